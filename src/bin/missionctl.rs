@@ -1,0 +1,2 @@
+//! The `missionctl` program.
+fn main() {}

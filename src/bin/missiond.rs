@@ -1,0 +1,2 @@
+//! The `missiond` program.
+fn main() {}

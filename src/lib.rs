@@ -1,0 +1,1 @@
+//! missiond: a privilege-free supervisor for teams of agents.
