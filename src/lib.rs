@@ -1,1 +1,4 @@
 //! missiond: a privilege-free supervisor for teams of agents.
+
+pub mod core;
+pub mod ids;

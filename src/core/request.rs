@@ -1,0 +1,382 @@
+//! What can be asked for. These types are the parameters of the bus methods as they stand on the wire
+//! (`proto` frames them); the same requests come from agents, the operator, MCP and the gateway.
+
+use serde::{Deserialize, Serialize};
+
+use super::json::Json;
+use super::spec::TaskSpec;
+use crate::ids::{
+    AgentName, CheckpointId, Epoch, HandoffId, RoleName, Seq, SubscriptionName, TaskId,
+};
+
+/// What kind of message it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MessageType {
+    /// You own this task now.
+    TaskAssign,
+    /// News of a task.
+    TaskUpdate,
+    /// A task is settled.
+    TaskComplete,
+    /// Will you take this task over?
+    HandoffRequest,
+    /// The target has accepted; the source is to save a checkpoint.
+    HandoffAccept,
+    /// Ownership has moved.
+    HandoffComplete,
+    /// What the sender is doing.
+    StatusUpdate,
+    /// Somebody should look.
+    Alert,
+    /// To all.
+    Broadcast,
+    /// `custom.<name>`; the name obeys the rule of [`SubscriptionName`].
+    Custom(SubscriptionName),
+}
+
+/// Generates a struct of parameters: a person or an agent writes it, so unknown fields are errors.
+macro_rules! params {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $ty:ty,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $ty,)*
+        }
+    )*};
+}
+
+params! {
+    /// `publish`: a message for everyone or for those named.
+    Publish {
+        /// Its type.
+        r#type: MessageType,
+        /// To whom; empty for all.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        to: Vec<AgentName>,
+        /// What it says.
+        content: Json,
+        /// The task it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskId>,
+        /// The message it answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply_to: Option<crate::ids::MessageId>,
+        /// Not logged, nothing promised: for progress ticks and typing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ephemeral: bool,
+    }
+
+    /// `ack`: these messages are dealt with (or, with `nack`, are to come again).
+    Ack {
+        /// The subscription.
+        #[serde(default = "inbox")]
+        subscription: SubscriptionName,
+        /// Everything up to and including this seq.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upto: Option<Seq>,
+        /// These, one by one.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seqs: Vec<Seq>,
+        /// These could not be dealt with: they come again, and after `max_nacks` are dead.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        nack: Vec<Seq>,
+    }
+
+    /// `task.assign`: gives a task that has not been started to an agent.
+    TaskAssign {
+        /// The task.
+        task: TaskId,
+        /// To whom.
+        to: AgentName,
+    }
+
+    /// `task.claim`: takes an unassigned task, or with no id the first one that fits.
+    TaskClaim {
+        /// Which; without, the oldest that the caller may claim.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskId>,
+    }
+
+    /// `task.update`: the owner reports that it has begun, or how far it is.
+    TaskUpdate {
+        /// The task.
+        task: TaskId,
+        /// The owner's epoch.
+        epoch: Epoch,
+        /// 0 to 100.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        progress: Option<u8>,
+        /// One line for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    }
+
+    /// `task.complete` and `task.fail`: the owner settles the task.
+    TaskSettle {
+        /// The task.
+        task: TaskId,
+        /// The owner's epoch.
+        epoch: Epoch,
+        /// The result, or what went wrong.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        result: Option<Json>,
+    }
+
+    /// `task.release`: the owner gives the task back.
+    TaskRelease {
+        /// The task.
+        task: TaskId,
+        /// The owner's epoch.
+        epoch: Epoch,
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+
+    /// `task.cancel`: ends a task for good.
+    TaskCancel {
+        /// The task.
+        task: TaskId,
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+
+    /// `task.get`.
+    TaskGet {
+        /// The task.
+        task: TaskId,
+    }
+
+    /// `task.list`: all, or those in a state or of an owner.
+    TaskList {
+        /// Only this state: `pending`, `assigned`, `active`, `completed`, `failed`, `cancelled`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state: Option<super::view::TaskStateName>,
+        /// Only this owner's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<AgentName>,
+    }
+
+    /// `checkpoint.save`, with its files already stored (the bus stores them before it asks the core).
+    CheckpointSave {
+        /// The task.
+        task: TaskId,
+        /// The owner's epoch.
+        epoch: Epoch,
+        /// What a successor needs to know.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        json: Option<Json>,
+        /// The stored files.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<super::view::FileRef>,
+    }
+
+    /// `checkpoint.get`: a checkpoint by its id, or the latest of a task.
+    CheckpointGet {
+        /// The latest of this task.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        task: Option<TaskId>,
+        /// Exactly this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<CheckpointId>,
+    }
+
+    /// `handoff.request`: asks `to` to take over `task`, which `from` owns.
+    HandoffRequest {
+        /// The owner.
+        from: AgentName,
+        /// The one that is to own it.
+        to: AgentName,
+        /// The task.
+        task: TaskId,
+        /// Milliseconds for each step; the mission's limits without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timeout_ms: Option<u64>,
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+
+    /// `handoff.accept`, `handoff.complete`, `handoff.get`.
+    HandoffRef {
+        /// The handoff.
+        handoff: HandoffId,
+    }
+
+    /// `handoff.reject`, `handoff.cancel`.
+    HandoffRefuse {
+        /// The handoff.
+        handoff: HandoffId,
+        /// Why, for people.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    }
+
+    /// `handoff.list`: the open ones, or all that are kept.
+    HandoffList {
+        /// Also the ended ones.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        all: bool,
+    }
+
+    /// `agent.get`, `agent.start`, `agent.restart`; without a name, the caller itself where that makes sense.
+    AgentRef {
+        /// The agent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+    }
+
+    /// `agent.stop`: SIGTERM, the grace time, SIGKILL; it stays down until `agent.start`.
+    AgentStop {
+        /// The agent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        agent: Option<AgentName>,
+        /// Milliseconds between SIGTERM and SIGKILL; the agent's own without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace_ms: Option<u64>,
+    }
+
+    /// `agent.role`: gives an agent another role.
+    AgentRole {
+        /// The agent.
+        agent: AgentName,
+        /// Its new role.
+        role: RoleName,
+    }
+
+    /// `agent.phase`: what the caller says it is doing.
+    AgentPhase {
+        /// The phase.
+        phase: Phase,
+    }
+}
+
+fn inbox() -> SubscriptionName {
+    super::inbox_name()
+}
+
+/// What an agent says it is doing (its *state* is what its process is doing).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Phase {
+    /// It has not said anything yet.
+    #[default]
+    Init,
+    /// It waits for work.
+    Ready,
+    /// It decides what to do.
+    Planning,
+    /// It works.
+    Executing,
+    /// It checks its work.
+    Validating,
+    /// It is done.
+    Complete,
+    /// It gave up.
+    Failed,
+}
+
+/// A request to the core. What only the bus deals with (`hello`, `subscribe`, `fetch`, `audit.read`,
+/// `agent.heartbeat`) is asked for its permission with [`Request::Bus`] and carried out above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each variant is the method of the same name; see its parameters")]
+pub enum Request {
+    Publish(Publish),
+    Ack(Ack),
+    TaskCreate(Box<TaskSpec>),
+    TaskAssign(TaskAssign),
+    TaskClaim(TaskClaim),
+    TaskUpdate(TaskUpdate),
+    TaskComplete(TaskSettle),
+    TaskFail(TaskSettle),
+    TaskRelease(TaskRelease),
+    TaskCancel(TaskCancel),
+    TaskGet(TaskGet),
+    TaskList(TaskList),
+    CheckpointSave(CheckpointSave),
+    CheckpointGet(CheckpointGet),
+    HandoffRequest(HandoffRequest),
+    HandoffAccept(HandoffRef),
+    HandoffReject(HandoffRefuse),
+    HandoffComplete(HandoffRef),
+    HandoffCancel(HandoffRefuse),
+    HandoffGet(HandoffRef),
+    HandoffList(HandoffList),
+    AgentList,
+    AgentGet(AgentRef),
+    AgentStart(AgentRef),
+    AgentStop(AgentStop),
+    AgentRestart(AgentRef),
+    AgentRole(AgentRole),
+    AgentPhase(AgentPhase),
+    MissionStatus,
+    MissionStop,
+    /// Asks only whether the caller may: no events, the reply is [`super::view::Reply::Done`].
+    Bus(BusRight),
+}
+
+/// What the bus asks the core's permission for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BusRight {
+    /// `hello`, `agent.heartbeat`: everyone.
+    Greet,
+    /// `subscribe`, `fetch`: needs `read`.
+    Receive,
+    /// `audit.read`: needs `audit`.
+    Audit,
+}
+
+impl MessageType {
+    const NAMED: [(&'static str, MessageType); 9] = [
+        ("task_assign", MessageType::TaskAssign),
+        ("task_update", MessageType::TaskUpdate),
+        ("task_complete", MessageType::TaskComplete),
+        ("handoff_request", MessageType::HandoffRequest),
+        ("handoff_accept", MessageType::HandoffAccept),
+        ("handoff_complete", MessageType::HandoffComplete),
+        ("status_update", MessageType::StatusUpdate),
+        ("alert", MessageType::Alert),
+        ("broadcast", MessageType::Broadcast),
+    ];
+}
+
+impl std::fmt::Display for MessageType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let MessageType::Custom(name) = self {
+            return f.pad(&format!("custom.{name}"));
+        }
+        let named = MessageType::NAMED.iter().find(|(_, t)| t == self);
+        f.pad(named.map_or("broadcast", |(name, _)| name))
+    }
+}
+
+impl std::str::FromStr for MessageType {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix("custom.") {
+            return SubscriptionName::new(name)
+                .map(MessageType::Custom)
+                .map_err(|error| error.to_string());
+        }
+        let named = MessageType::NAMED.iter().find(|(name, _)| *name == text);
+        named.map(|(_, t)| t.clone()).ok_or_else(|| {
+            let names: Vec<_> = MessageType::NAMED.iter().map(|(name, _)| *name).collect();
+            let text: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+            format!("unknown message type `{text}`: one of {}, custom.<name>", names.join(", "))
+        })
+    }
+}
+
+impl Serialize for MessageType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+impl<'de> Deserialize<'de> for MessageType {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
