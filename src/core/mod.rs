@@ -1,9 +1,13 @@
 //! The pure state machine.
 
 pub mod denied;
+pub mod event;
+pub mod fact;
+pub mod head;
 pub mod json;
 pub mod request;
 pub mod spec;
+pub mod state;
 pub mod view;
 
 use crate::ids::SubscriptionName;

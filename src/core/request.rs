@@ -258,7 +258,9 @@ fn inbox() -> SubscriptionName {
 }
 
 /// What an agent says it is doing (its *state* is what its process is doing).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Phase {
     /// It has not said anything yet.

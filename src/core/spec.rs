@@ -298,6 +298,12 @@ pub struct Limits {
     pub requests_per_second: u32,
     /// Connections of one agent at one time.
     pub connections: u32,
+    /// Named subscriptions of one agent.
+    pub subscriptions: u32,
+    /// Handoffs that are kept; beyond it the oldest ended ones go before their time.
+    pub max_handoffs: u32,
+    /// Checkpoints kept of one task, the newest.
+    pub keep_checkpoints: u32,
 }
 
 impl Default for Limits {
@@ -322,6 +328,9 @@ impl Default for Limits {
             denials_per_minute: 10,
             requests_per_second: 20_000,
             connections: 32,
+            subscriptions: 16,
+            max_handoffs: 1_000,
+            keep_checkpoints: 4,
         }
     }
 }

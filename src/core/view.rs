@@ -49,7 +49,10 @@ pub enum TaskStateName {
 /// A handoff's state, without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are those of the state table; accepted is draining or quiesced")]
+#[expect(
+    missing_docs,
+    reason = "the names are those of the state table; accepted is draining or quiesced"
+)]
 pub enum HandoffStateName {
     Requested,
     Draining,
