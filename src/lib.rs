@@ -3,3 +3,4 @@
 pub mod core;
 pub mod ids;
 pub mod store;
+pub mod proto;

@@ -322,9 +322,10 @@ view! {
 
     /// A message as a reader gets it.
     MessageView {
-        /// Its id.
-        id: MessageId,
-        /// Its position in the log; what `ack` names.
+        /// Its id; none for an ephemeral one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<MessageId>,
+        /// Its position in the log, what `ack` names; for an ephemeral one, the head that it follows.
         seq: Seq,
         /// Its type.
         r#type: MessageType,
