@@ -1,5 +1,6 @@
 //! missiond: a privilege-free supervisor for teams of agents.
 
+pub mod client;
 pub mod core;
 pub mod ids;
 pub mod store;

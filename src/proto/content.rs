@@ -18,7 +18,9 @@ pub enum ContentError {
         at: usize,
     },
     /// A `\u` escape of one half of a surrogate pair, or one that is no escape at all.
-    #[error("invalid escape at byte {at}: a \\u escape is four hexadecimal digits, surrogates come in pairs")]
+    #[error(
+        "invalid escape at byte {at}: a \\u escape is four hexadecimal digits, surrogates come in pairs"
+    )]
     Escape {
         /// Offset of the backslash.
         at: usize,
@@ -126,7 +128,8 @@ mod tests {
     #[test]
     fn a_lone_surrogate_is_refused_and_a_pair_is_not() {
         assert_eq!(scan(r#""\ud83d\ude00 \u00e9 \\ud800""#, 1), Ok(()));
-        for bad in [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\ud83d""#, r#""\ud83dxx""#, r#""\u12g4""#]
+        for bad in
+            [r#""\ud83d""#, r#""\ude00""#, r#""\ud83d\ud83d""#, r#""\ud83dxx""#, r#""\u12g4""#]
         {
             assert_eq!(scan(bad, 1), Err(ContentError::Escape { at: 1 }), "{bad}");
         }

@@ -210,7 +210,9 @@ impl Incoming {
         if let Some(method) = frame.method {
             let params = frame.params.map_or("{}", RawValue::get);
             let notification = match &*method {
-                "message" => serde_json::from_str(params).map(|d| Notification::Message(Box::new(d))),
+                "message" => {
+                    serde_json::from_str(params).map(|d| Notification::Message(Box::new(d)))
+                }
                 "event" => serde_json::from_str(params).map(|e| Notification::Event(Box::new(e))),
                 "lagged" => serde_json::from_str(params).map(Notification::Lagged),
                 _ => return Ok(Incoming::Unknown),
@@ -229,7 +231,8 @@ impl ErrorBody<'_> {
     /// A code of a newer server counts as `unavailable`: trying again later is the safe reading.
     fn into_denied(self) -> Denied {
         let named = self.data.and_then(|data| {
-            let name = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&data.code);
+            let name =
+                serde::de::value::StrDeserializer::<serde::de::value::Error>::new(&data.code);
             Code::deserialize(name).ok()
         });
         Denied::new(named.unwrap_or(Code::Unavailable), self.message)
@@ -282,12 +285,15 @@ mod tests {
         let newer = br#"{"jsonrpc":"2.0","method":"weather","params":{},"x":1}"#;
         assert!(matches!(Incoming::decode(newer), Ok(Incoming::Unknown)));
         let lagged = br#"{"jsonrpc":"2.0","method":"lagged","params":{"from":1,"to":2,"why":"?"}}"#;
-        let Ok(Incoming::Notification(Notification::Lagged(lagged))) = Incoming::decode(lagged) else {
+        let Ok(Incoming::Notification(Notification::Lagged(lagged))) = Incoming::decode(lagged)
+        else {
             panic!("lagged")
         };
         assert_eq!((lagged.from.0, lagged.to.0), (1, 2));
-        let error = br#"{"jsonrpc":"2.0","id":3,"error":{"code":-1,"message":"m","data":{"code":"new"}}}"#;
-        let Ok(Incoming::Reply { id: Some(3), result: Err(denied) }) = Incoming::decode(error) else {
+        let error =
+            br#"{"jsonrpc":"2.0","id":3,"error":{"code":-1,"message":"m","data":{"code":"new"}}}"#;
+        let Ok(Incoming::Reply { id: Some(3), result: Err(denied) }) = Incoming::decode(error)
+        else {
             panic!("a refusal")
         };
         assert_eq!(denied, Denied::new(Code::Unavailable, "m"));
@@ -296,7 +302,8 @@ mod tests {
     #[test]
     fn every_code_survives_the_wire() {
         use Code::{Conflict, Invalid, Limit, NotFound, Stale, Timeout, Unavailable};
-        for code in [Code::Denied, NotFound, Conflict, Stale, Limit, Invalid, Timeout, Unavailable] {
+        for code in [Code::Denied, NotFound, Conflict, Stale, Limit, Invalid, Timeout, Unavailable]
+        {
             let line = refusal(Some(&Id::Number(1)), &Denied::new(code, "x")).unwrap();
             let Ok(Incoming::Reply { result: Err(denied), .. }) = Incoming::decode(&line) else {
                 panic!("a refusal")

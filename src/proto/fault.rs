@@ -103,7 +103,7 @@ mod tests {
             "params.files[2]: invalid type: map, expected a string"
         );
         let fault = fault::<Publish>(r#"{"type":"alert","content":{},"to":["a","../b"]}"#);
-        assert!(fault.starts_with("params.to[1]: `../b` is not a agent name"), "{fault}");
+        assert!(fault.starts_with("params.to: `../b` is no agent name"), "{fault}");
     }
 
     #[test]

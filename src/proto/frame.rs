@@ -306,15 +306,55 @@ mod tests {
             ("{", None, -32700, "not JSON: EOF while parsing an object at byte 1"),
             (r#"{"id":7}x"#, None, -32600, "request: missing field `jsonrpc`"),
             (r#"[{"id":7}]"#, None, -32600, "batches are not supported: send one request a line"),
-            (r#"{"id":7,"jsonrpc":"2.0"}"#, seven.clone(), -32600, "request: missing field `method`"),
+            (
+                r#"{"id":7,"jsonrpc":"2.0"}"#,
+                seven.clone(),
+                -32600,
+                "request: missing field `method`",
+            ),
             (r#"{"jsonrpc":"2.0","method":"hello"}"#, None, -32600, "request: missing field `id`"),
-            (r#"{"jsonrpc":"1.0","id":7,"method":"hello"}"#, seven.clone(), -32600, "the member `jsonrpc` must be \"2.0\""),
-            (r#"{"jsonrpc":"2.0","id":1.5,"method":"hello"}"#, None, -32600, "an id is an integer or a text of up to 128 bytes"),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"hello","from":"lead"}"#, seven.clone(), -32600, "request.from: unknown field `from`, expected one of `jsonrpc`, `id`, `method`, `params`, `key`"),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"task.asign"}"#, seven.clone(), -32601, "unknown method `task.asign`: did you mean `task.assign`?"),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"agent.list","key":"k"}"#, seven.clone(), -32600, "agent.list changes nothing and takes no key"),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"task.get","params":[1]}"#, seven.clone(), -32602, "task.get: params: must be an object"),
-            (r#"{"jsonrpc":"2.0","id":7,"method":"task.get","params":{"task":7}}"#, seven, -32602, "task.get: params.task: invalid type: integer `7`, expected a string"),
+            (
+                r#"{"jsonrpc":"1.0","id":7,"method":"hello"}"#,
+                seven.clone(),
+                -32600,
+                "the member `jsonrpc` must be \"2.0\"",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":1.5,"method":"hello"}"#,
+                None,
+                -32600,
+                "an id is an integer or a text of up to 128 bytes",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"hello","from":"lead"}"#,
+                seven.clone(),
+                -32600,
+                "request.from: unknown field `from`, expected one of `jsonrpc`, `id`, `method`, `params`, `key`",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"task.asign"}"#,
+                seven.clone(),
+                -32601,
+                "unknown method `task.asign`: did you mean `task.assign`?",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"agent.list","key":"k"}"#,
+                seven.clone(),
+                -32600,
+                "agent.list changes nothing and takes no key",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"task.get","params":[1]}"#,
+                seven.clone(),
+                -32602,
+                "task.get: params: must be an object",
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":7,"method":"task.get","params":{"task":7}}"#,
+                seven,
+                -32602,
+                "task.get: params.task: invalid type: integer `7`, expected a string",
+            ),
         ];
         for (line, id, number, message) in cases {
             let (got_id, got_number, got_message) = error(line);
@@ -330,7 +370,9 @@ mod tests {
     #[test]
     fn deep_content_bad_escapes_and_infinite_numbers_are_refused_with_the_id() {
         let publish = |content: &str| {
-            format!(r#"{{"jsonrpc":"2.0","id":7,"method":"publish","params":{{"type":"alert","content":{content}}}}}"#)
+            format!(
+                r#"{{"jsonrpc":"2.0","id":7,"method":"publish","params":{{"type":"alert","content":{content}}}}}"#
+            )
         };
         let deep = |n: usize| publish(&format!("{}{}", "[".repeat(n), "]".repeat(n)));
         assert!(parse(deep(64).as_bytes()).is_ok());
@@ -351,14 +393,22 @@ mod tests {
 
     fn jsonish() -> impl Strategy<Value = String> {
         let token = prop_oneof![
-            Just("{".to_owned()), Just("}".to_owned()), Just("[".to_owned()), Just("]".to_owned()),
-            Just(":".to_owned()), Just(",".to_owned()), Just("\"jsonrpc\":\"2.0\"".to_owned()),
-            Just("\"id\":7".to_owned()), Just("\"params\":".to_owned()),
-            Just("\"content\":".to_owned()), Just("\"key\":\"k\"".to_owned()),
-            (0usize..35).prop_map(|i| {
-                format!("\"method\":\"{}\"", Method::all().nth(i).unwrap())
-            }),
-            "\"[a-z\\\\u0-9d]{0,8}\"", "[0-9.eE+-]{1,6}", any::<String>(),
+            Just("{".to_owned()),
+            Just("}".to_owned()),
+            Just("[".to_owned()),
+            Just("]".to_owned()),
+            Just(":".to_owned()),
+            Just(",".to_owned()),
+            Just("\"jsonrpc\":\"2.0\"".to_owned()),
+            Just("\"id\":7".to_owned()),
+            Just("\"params\":".to_owned()),
+            Just("\"content\":".to_owned()),
+            Just("\"key\":\"k\"".to_owned()),
+            (0usize..35)
+                .prop_map(|i| { format!("\"method\":\"{}\"", Method::all().nth(i).unwrap()) }),
+            "\"[a-z\\\\u0-9d]{0,8}\"",
+            "[0-9.eE+-]{1,6}",
+            any::<String>(),
         ];
         proptest::collection::vec(token, 0..24).prop_map(|tokens| tokens.concat())
     }

@@ -265,7 +265,10 @@ mod tests {
     #[test]
     fn bounds_of_parameters_are_checked() {
         for bad in [r#"{"credit":0}"#, r#"{"credit":1025}"#] {
-            assert!(Method::Subscribe.parse(bad).unwrap_err().starts_with("params.credit"), "{bad}");
+            assert!(
+                Method::Subscribe.parse(bad).unwrap_err().starts_with("params.credit"),
+                "{bad}"
+            );
         }
         assert!(Method::Fetch.parse(r#"{"limit":0}"#).is_err());
         assert!(Method::Fetch.parse(r#"{"wait_ms":600001}"#).is_err());

@@ -65,7 +65,10 @@ impl Hello {
         if self.version < 1 {
             return Err(Denied::new(
                 Code::Invalid,
-                format!("protocol version {} is unknown: this daemon speaks 1 to {VERSION}", self.version),
+                format!(
+                    "protocol version {} is unknown: this daemon speaks 1 to {VERSION}",
+                    self.version
+                ),
             ));
         }
         let common = FEATURES.iter().filter(|f| self.features.iter().any(|own| own == *f));
@@ -101,7 +104,12 @@ pub const MAX_CREDIT: u32 = 1_024;
 
 impl Default for Subscribe {
     fn default() -> Self {
-        Subscribe { subscription: inbox(), types: Vec::new(), credit: default_credit(), takeover: false }
+        Subscribe {
+            subscription: inbox(),
+            types: Vec::new(),
+            credit: default_credit(),
+            takeover: false,
+        }
     }
 }
 
