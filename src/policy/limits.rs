@@ -1,0 +1,108 @@
+//! Limits that a person writes, and the `setrlimit(2)` values they become.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Gap, HostFacts, PlanError};
+
+/// The limits of one agent; `None` means "not asked for".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes of private writable memory of each process (`RLIMIT_DATA`).
+    ///
+    /// Not `RLIMIT_AS`: that counts address space, of which node, Java and Go reserve many gigabytes
+    /// without using them.
+    pub memory: Option<u64>,
+    /// Processes and threads of the agent, on top of what the user runs at its start
+    /// (`RLIMIT_NPROC`).
+    pub pids: Option<u64>,
+    /// Open files of each process (`RLIMIT_NOFILE`).
+    pub nofile: Option<u64>,
+    /// Bytes of the largest file it may write (`RLIMIT_FSIZE`).
+    pub file_size: Option<u64>,
+    /// Seconds of processor time of each process (`RLIMIT_CPU`).
+    pub cpu_seconds: Option<u64>,
+}
+
+/// Which resource a [`Rlimit`] bounds; getrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RlimitKind {
+    /// `RLIMIT_CORE`
+    Core,
+    /// `RLIMIT_CPU`, seconds
+    Cpu,
+    /// `RLIMIT_DATA`, bytes
+    Data,
+    /// `RLIMIT_FSIZE`, bytes
+    FileSize,
+    /// `RLIMIT_NOFILE`
+    Nofile,
+    /// `RLIMIT_NPROC`
+    Nproc,
+}
+
+/// One limit to set, soft and hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rlimit {
+    /// The resource.
+    pub kind: RlimitKind,
+    /// What is enforced.
+    pub soft: u64,
+    /// What the process may raise it to.
+    pub hard: u64,
+}
+
+impl Rlimit {
+    const fn both(kind: RlimitKind, value: u64) -> Self {
+        Self { kind, soft: value, hard: value }
+    }
+}
+
+/// Open files of an agent that asks for none.
+pub const DEFAULT_NOFILE: u64 = 4096;
+
+/// Turns limits into `setrlimit` values at level 1.
+pub(super) fn rlimits(
+    limits: &Limits,
+    host: &HostFacts,
+    gaps: &mut Vec<Gap>,
+) -> Result<Vec<Rlimit>, PlanError> {
+    // 1 and not 0: a size of one byte also stops a piped core handler, which would take the
+    // memory of an agent, secrets and all, out of its confinement (core(5)).
+    let mut list = vec![Rlimit::both(RlimitKind::Core, 1)];
+
+    // Descriptors in flight count per user, and a sender is refused past its own limit. As long as
+    // every agent's hard limit lies well below the daemon's soft one, no agent can fill the count
+    // so far that the daemon's own passing of descriptors fails.
+    let ceiling = host.nofile_soft / 2;
+    let nofile = match limits.nofile {
+        Some(asked) if asked > ceiling => {
+            return Err(PlanError::LimitTooHigh { limit: "nofile", asked, most: ceiling });
+        }
+        Some(asked) => asked,
+        None => DEFAULT_NOFILE.min(ceiling),
+    };
+    list.push(Rlimit::both(RlimitKind::Nofile, nofile));
+
+    if let Some(pids) = limits.pids {
+        list.push(Rlimit::both(RlimitKind::Nproc, host.uid_tasks.saturating_add(pids)));
+        gaps.push(if host.root { Gap::PidsAsRoot } else { Gap::PidsPerUser });
+    } else {
+        gaps.push(Gap::PidsUnbounded);
+    }
+    if let Some(bytes) = limits.memory {
+        list.push(Rlimit::both(RlimitKind::Data, bytes));
+        gaps.push(Gap::MemoryPerProcess);
+    }
+    if let Some(bytes) = limits.file_size {
+        list.push(Rlimit::both(RlimitKind::FileSize, bytes));
+    }
+    if let Some(seconds) = limits.cpu_seconds {
+        // SIGXCPU at the soft limit can be caught; the kill comes at the hard one.
+        let hard = seconds.saturating_add(5);
+        list.push(Rlimit { kind: RlimitKind::Cpu, soft: seconds, hard });
+        gaps.push(Gap::CpuPerProcess);
+    }
+    Ok(list)
+}
