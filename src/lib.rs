@@ -3,5 +3,8 @@
 pub mod client;
 pub mod core;
 pub mod ids;
-pub mod store;
+pub mod launch;
+pub mod policy;
 pub mod proto;
+pub mod store;
+pub mod sys;

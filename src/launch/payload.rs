@@ -1,0 +1,244 @@
+//! The payload between fork and exec: the named steps, in order.
+//!
+//! | step | why here |
+//! |---|---|
+//! | session | first, so that a signal to the shim's group never hits a half-made payload |
+//! | fds | before anything that could leak one; all others only become close-on-exec, since the status pipe is needed up to the exec |
+//! | limits | while nothing forbids it |
+//! | cwd | before Landlock, which may not let the agent list what is above |
+//! | no_new_privs | Landlock and seccomp need it |
+//! | landlock | opens the paths of its rules, so before seccomp |
+//! | seccomp | last: every step above may use any system call |
+//! | (park) | everything is granted; only the exec is missing |
+//! | exec | signals are unblocked just before |
+//!
+//! A step that fails is reported with its errno through the status pipe, and the payload exits; none
+//! is skipped. Level 2 will add its steps to this list.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+
+use super::message::Step;
+use super::spec::LaunchSpec;
+use crate::policy::RlimitKind;
+use crate::policy::landlock::PathRule;
+use crate::sys::process::{self, ExecVector, Pid};
+use crate::sys::rlimit::{self, Resource};
+use crate::sys::{landlock, seccomp, signals};
+
+/// On the status pipe: parked.
+pub(super) const PARKED: u8 = b'P';
+/// On the status pipe: the exec is next; end of file after this means that it happened.
+pub(super) const EXECUTING: u8 = b'E';
+/// On the status pipe: a [`Failure`] follows as JSON.
+pub(super) const FAILED: u8 = b'F';
+
+/// Why a payload didn't start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Failure {
+    pub(super) step: Step,
+    pub(super) errno: i32,
+    pub(super) detail: String,
+}
+
+/// What a step says when it fails: the error and on what.
+struct StepError(io::Error, String);
+
+impl From<io::Error> for StepError {
+    fn from(error: io::Error) -> Self {
+        Self(error, String::new())
+    }
+}
+
+/// All that the payload has from its shim.
+pub(super) struct Payload<'a> {
+    pub(super) spec: &'a LaunchSpec,
+    pub(super) shim: Pid,
+    pub(super) stdin: BorrowedFd<'a>,
+    pub(super) stdout: BorrowedFd<'a>,
+    pub(super) stderr: BorrowedFd<'a>,
+    pub(super) status: OwnedFd,
+    pub(super) go: OwnedFd,
+}
+
+type StepFn = fn(&Payload<'_>) -> Result<(), StepError>;
+
+const STEPS: [(Step, StepFn); 7] = [
+    (Step::Session, session),
+    (Step::Fds, fds),
+    (Step::Limits, limits),
+    (Step::Cwd, cwd),
+    (Step::NoNewPrivs, no_new_privs),
+    (Step::Landlock, enter_landlock),
+    (Step::Seccomp, load_seccomp),
+];
+
+impl Payload<'_> {
+    /// Runs the steps and the program; never returns.
+    pub(super) fn run(mut self) -> ! {
+        let failure = self.attempt();
+        let mut status = File::from(self.status);
+        let mut message = vec![FAILED];
+        // A failure to write means that the shim is gone; then this process is about to be killed.
+        if serde_json::to_writer(&mut message, &failure).is_ok() {
+            let _ = status.write_all(&message);
+        }
+        process::exit_now(127)
+    }
+
+    fn attempt(&mut self) -> Failure {
+        for (step, run) in STEPS {
+            if let Err(StepError(error, detail)) = run(self) {
+                return Failure { step, errno: error.raw_os_error().unwrap_or(0), detail };
+            }
+        }
+        let Err(StepError(error, detail)) = self.exec();
+        Failure { step: Step::Exec, errno: error.raw_os_error().unwrap_or(0), detail }
+    }
+
+    fn tell(&self, mark: u8) -> io::Result<()> {
+        nix::unistd::write(&self.status, &[mark])?;
+        Ok(())
+    }
+
+    fn exec(&mut self) -> Result<std::convert::Infallible, StepError> {
+        let spec = self.spec;
+        let argv = ExecVector::new(spec.argv.iter().map(|word| word.clone().into_bytes()))?;
+        let envp = ExecVector::new(
+            spec.environment.iter().map(|(name, value)| format!("{name}={value}").into_bytes()),
+        )?;
+        let candidates = candidates(spec)?;
+        if spec.park {
+            self.tell(PARKED)?;
+            let mut byte = [0];
+            let mut go = File::from(self.go.try_clone()?);
+            if go.read(&mut byte)? == 0 {
+                // The shim is gone without a word.
+                return Err(io::Error::from_raw_os_error(libc::ECANCELED).into());
+            }
+        }
+        self.tell(EXECUTING)?;
+        signals::unblock_all()?;
+        let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
+        for path in &candidates {
+            let error = process::exec(path, &argv, &envp);
+            match error.raw_os_error() {
+                Some(libc::ENOENT | libc::ENOTDIR) => {}
+                // As execvp(3): keep looking, but say that there was one.
+                Some(libc::EACCES) => worst = error,
+                _ => return Err(StepError(error, path.to_string_lossy().into_owned())),
+            }
+        }
+        Err(StepError(worst, spec.argv.first().cloned().unwrap_or_default()))
+    }
+}
+
+/// The files to try: the program itself if it names a path, else one for each entry of `PATH`.
+fn candidates(spec: &LaunchSpec) -> Result<Vec<CString>, StepError> {
+    let invalid = |_| io::Error::from_raw_os_error(libc::EINVAL);
+    let program = spec.argv.first().map_or("", String::as_str);
+    if program.contains('/') {
+        return Ok(vec![CString::new(program).map_err(invalid)?]);
+    }
+    let path = spec.environment.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path);
+    path.map_or("", String::as_str)
+        .split(':')
+        .filter(|entry| !entry.is_empty() && !program.is_empty())
+        .map(|entry| {
+            CString::new(format!("{entry}/{program}")).map_err(invalid).map_err(Into::into)
+        })
+        .collect()
+}
+
+fn session(payload: &Payload<'_>) -> Result<(), StepError> {
+    process::new_session()?;
+    process::die_with_parent()?;
+    // If the shim died before that line no signal will come.
+    if process::parent_pid() != payload.shim {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH).into());
+    }
+    Ok(())
+}
+
+fn fds(payload: &Payload<'_>) -> Result<(), StepError> {
+    process::set_stdio(payload.stdin, payload.stdout, payload.stderr)?;
+    process::close_on_exec_from(3)?;
+    Ok(())
+}
+
+fn limits(payload: &Payload<'_>) -> Result<(), StepError> {
+    for limit in &payload.spec.plan.rlimits {
+        let resource = match limit.kind {
+            RlimitKind::Core => Resource::RLIMIT_CORE,
+            RlimitKind::Cpu => Resource::RLIMIT_CPU,
+            RlimitKind::Data => Resource::RLIMIT_DATA,
+            RlimitKind::FileSize => Resource::RLIMIT_FSIZE,
+            RlimitKind::Nofile => Resource::RLIMIT_NOFILE,
+            RlimitKind::Nproc => Resource::RLIMIT_NPROC,
+        };
+        rlimit::lower(resource, limit.soft, limit.hard)
+            .map_err(|error| StepError(error, format!("{resource:?}")))?;
+    }
+    Ok(())
+}
+
+fn cwd(payload: &Payload<'_>) -> Result<(), StepError> {
+    let cwd = &payload.spec.cwd;
+    std::env::set_current_dir(cwd).map_err(|error| StepError(error, cwd.display().to_string()))
+}
+
+fn no_new_privs(payload: &Payload<'_>) -> Result<(), StepError> {
+    if payload.spec.plan.no_new_privs {
+        process::no_new_privs()?;
+    }
+    Ok(())
+}
+
+fn enter_landlock(payload: &Payload<'_>) -> Result<(), StepError> {
+    let Some(plan) = &payload.spec.plan.landlock else { return Ok(()) };
+    let mut domain = landlock::Domain::new(plan.handled, plan.scoped)?;
+    for rule in &plan.rules {
+        let failed = |error| StepError(error, rule.path.display().to_string());
+        if let Some(beneath) = open_for_rule(rule).map_err(failed)? {
+            domain = domain.allow(beneath.as_fd(), rule.access).map_err(failed)?;
+        }
+    }
+    domain.enter()?;
+    Ok(())
+}
+
+/// Opens what a rule is about. The agent's own directories may lie where another agent can write: a
+/// symbolic link anywhere on the way would let that one choose what is granted.
+fn open_for_rule(rule: &PathRule) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let path: &Path = &rule.path;
+    if rule.system {
+        return match open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok(Some(fd)),
+            // What isn't there, or can't be reached anyway, needs no grant.
+            Err(
+                nix::errno::Errno::ENOENT | nix::errno::Errno::ENOTDIR | nix::errno::Errno::EACCES,
+            ) => Ok(None),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_DIRECTORY)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(Some(openat2(nix::fcntl::AT_FDCWD, path, how)?))
+}
+
+fn load_seccomp(payload: &Payload<'_>) -> Result<(), StepError> {
+    let program = &payload.spec.plan.seccomp;
+    if !program.is_empty() {
+        seccomp::load(program.iter().map(|&instruction| instruction.into()))?;
+    }
+    Ok(())
+}

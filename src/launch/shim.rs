@@ -1,0 +1,511 @@
+//! The shim: one per agent, parent of the payload, heir of all its descendants.
+//!
+//! One thread, one poll over the channel, the two pipes, the payload's status pipe and SIGCHLD. No
+//! timer runs but the grace of a stop and, while killing, a growing pause between passes.
+//!
+//! ```text
+//! SettingUp --parked--> Parked --go--> SettingUp --exec--> Running --stop--> Stopping
+//!     |                   |                |                  |                 |
+//!     |    failure, stop, closed channel   |    payload exits, closed channel   |  grace over,
+//!     `-------------------`----------------`------------------`-----------------`-> Killing
+//!                                                                  ECHILD: last report, exit
+//! ```
+//!
+//! It ignores every signal that can be blocked: its only masters are the channel and SIGKILL.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::capture::Stream;
+use super::log::Log;
+use super::message::{Command, Ended, Process, Report, Step, send_report};
+use super::payload::{EXECUTING, FAILED, Failure, PARKED, Payload};
+use super::spec::LaunchSpec;
+use super::tree;
+use super::zygote::MAX_SPEC;
+use crate::sys::channel::{self, Wait};
+use crate::sys::process::{self, End, Fork, ParentOf, Pid, Which};
+use crate::sys::signals::ChildEvents;
+use crate::sys::{clock, memfd, procfs};
+
+/// First pause between two passes of killing; doubles up to [`LAST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Largest command, bytes.
+const MAX_COMMAND: usize = 256;
+
+/// The whole life of a shim; the process ends with it.
+pub(super) fn main(spec: OwnedFd, channel: OwnedFd, stdin: Option<OwnedFd>) -> ! {
+    let outcome = match Shim::start(spec, &channel, stdin) {
+        Ok(shim) => shim.run(),
+        Err(failure) => {
+            Report::SetupFailed { step: failure.step, errno: failure.errno, detail: failure.detail }
+        }
+    };
+    // If the daemon is gone there is nobody to tell; the work, ending the agent, is done.
+    let _ = send_report(channel.as_fd(), &outcome);
+    process::exit_now(0)
+}
+
+fn at(step: Step) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure {
+        step,
+        errno: error.raw_os_error().unwrap_or(0),
+        detail: if error.raw_os_error().is_some() { String::new() } else { error.to_string() },
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    SettingUp,
+    Parked,
+    Running,
+    Stopping { deadline: Duration },
+    Killing { next_pass: Duration, pause: Duration, progress: bool },
+}
+
+struct Shim<'a> {
+    channel: &'a OwnedFd,
+    channel_open: bool,
+    children: ChildEvents,
+    stdout: Stream,
+    stderr: Stream,
+    status: Option<std::fs::File>,
+    go: Option<OwnedFd>,
+    payload: Process,
+    executing: bool,
+    phase: Phase,
+    how: Option<End>,
+    failure: Option<Failure>,
+    /// Processes killed and not yet reaped.
+    dying: BTreeSet<Pid>,
+    killed: u32,
+    told_unkillable: bool,
+    /// Held, not used: the lock goes when the shim does.
+    _lock: Option<OwnedFd>,
+}
+
+impl<'a> Shim<'a> {
+    /// Everything up to the fork of the payload.
+    fn start(spec: OwnedFd, channel: &'a OwnedFd, stdin: Option<OwnedFd>) -> Result<Self, Failure> {
+        let prepared = || -> io::Result<ChildEvents> {
+            process::new_session()?;
+            process::become_subreaper()?;
+            process::become_undumpable()?;
+            process::set_name(c"missiond-shim")?;
+            let shim =
+                Process { pid: process::own_pid(), start: procfs::stat(process::own_pid())?.start };
+            send_report(channel.as_fd(), &Report::Forked { shim })?;
+            ChildEvents::new()
+        };
+        let children = prepared().map_err(at(Step::Prepare))?;
+        let text = memfd::read(&spec, MAX_SPEC).map_err(at(Step::Spec))?;
+        drop(spec);
+        let spec: LaunchSpec =
+            serde_json::from_slice(&text).map_err(|e| at(Step::Spec)(e.into()))?;
+        drop(text);
+
+        let lock = spec
+            .lock
+            .as_deref()
+            .map(|path| take_lock(path, spec.lock_timeout, channel, &children))
+            .transpose()?;
+        let logs =
+            || Ok((Log::open(&spec.log, "stdout.log")?, Log::open(&spec.log, "stderr.log")?));
+        let (out_log, err_log) = logs().map_err(|error: io::Error| Failure {
+            detail: spec.log.dir.display().to_string(),
+            ..at(Step::Log)(error)
+        })?;
+        let forked = || -> io::Result<Self> {
+            let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
+            let (out_read, out_write) = pipe()?;
+            let (err_read, err_write) = pipe()?;
+            let (status_read, status_write) = pipe()?;
+            let (go_read, go_write) = pipe()?;
+            let null = std::io::stdin();
+            let shim = process::own_pid();
+            let pid = match process::fork(ParentOf::Caller)? {
+                Fork::Parent(pid) => pid,
+                Fork::Child => {
+                    drop(go_write);
+                    Payload {
+                        spec: &spec,
+                        shim,
+                        stdin: stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd),
+                        stdout: out_write.as_fd(),
+                        stderr: err_write.as_fd(),
+                        status: status_write,
+                        go: go_read,
+                    }
+                    .run()
+                }
+            };
+            channel::set_nonblocking(status_read.as_fd())?;
+            Ok(Self {
+                channel,
+                channel_open: true,
+                children,
+                stdout: Stream::new(out_read, out_log, spec.capture_stdout)?,
+                stderr: Stream::new(err_read, err_log, None)?,
+                status: Some(status_read.into()),
+                go: Some(go_write),
+                payload: Process { pid, start: procfs::stat(pid)?.start },
+                executing: false,
+                phase: Phase::SettingUp,
+                how: None,
+                failure: None,
+                dying: BTreeSet::new(),
+                killed: 0,
+                told_unkillable: false,
+                _lock: lock,
+            })
+        };
+        // Should something fail after the fork: this process ends, and the payload with it
+        // (PDEATHSIG, or its look at its parent).
+        forked().map_err(at(Step::Fork))
+    }
+
+    fn run(mut self) -> Report {
+        loop {
+            let ready = self.wait();
+            if ready.children {
+                let _ = self.children.drain();
+            }
+            if ready.stdout {
+                self.stdout.read();
+            }
+            if ready.stderr {
+                self.stderr.read();
+            }
+            // The payload's word before its death: it writes and then exits.
+            if ready.status {
+                self.read_status();
+            }
+            if ready.channel {
+                self.read_commands();
+            }
+            if self.reap() {
+                return self.finish();
+            }
+            self.advance();
+        }
+    }
+
+    /// Sleeps until something is to be done.
+    fn wait(&self) -> Ready {
+        let now = clock::since_boot();
+        let timeout = match self.phase {
+            Phase::SettingUp | Phase::Parked | Phase::Running => PollTimeout::NONE,
+            Phase::Stopping { deadline } => until(deadline, now),
+            Phase::Killing { next_pass, .. } => until(next_pass, now),
+        };
+        let sources = [
+            Some(self.children.as_fd()),
+            self.channel_open.then(|| self.channel.as_fd()),
+            self.stdout.as_fd(),
+            self.stderr.as_fd(),
+            self.status.as_ref().map(AsFd::as_fd),
+        ];
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        // An error (no memory, say) is a reason to look at everything, not to stop looking.
+        let failed = poll(&mut fds, timeout).is_err();
+        let mut polled = fds.iter();
+        let mut ready = sources.iter().map(|source| {
+            source.is_some() && (polled.next().and_then(PollFd::any) != Some(false) || failed)
+        });
+        let mut next = || ready.next().unwrap_or(false);
+        Ready { children: next(), channel: next(), stdout: next(), stderr: next(), status: next() }
+    }
+
+    /// Reads what the payload says while it is set up.
+    fn read_status(&mut self) {
+        let Some(status) = &mut self.status else { return };
+        let mut text = Vec::new();
+        // The pipe doesn't block: an error is "no more for now", and 0 bytes the exec or the end.
+        let closed = status.read_to_end(&mut text).is_ok();
+        let mut bytes = text.as_slice();
+        while let Some((&mark, rest)) = bytes.split_first() {
+            bytes = rest;
+            match mark {
+                PARKED => {
+                    if self.phase == Phase::SettingUp {
+                        self.phase = Phase::Parked;
+                    }
+                    self.report(&Report::Parked { payload: self.payload });
+                }
+                EXECUTING => self.executing = true,
+                FAILED => {
+                    self.failure = serde_json::from_slice(bytes).ok();
+                    self.executing = false;
+                    break;
+                }
+                _ => break,
+            }
+        }
+        if closed {
+            self.status = None;
+            self.go = None;
+            if self.executing && self.failure.is_none() {
+                if matches!(self.phase, Phase::SettingUp | Phase::Parked) {
+                    self.phase = Phase::Running;
+                }
+                self.report(&Report::Started { payload: self.payload });
+            }
+        }
+    }
+
+    fn report(&mut self, report: &Report) {
+        if self.channel_open && send_report(self.channel.as_fd(), report).is_err() {
+            self.daemon_died();
+        }
+    }
+
+    fn daemon_died(&mut self) {
+        self.channel_open = false;
+        self.kill_now();
+    }
+
+    fn read_commands(&mut self) {
+        let mut buffer = [0; MAX_COMMAND];
+        while self.channel_open {
+            match channel::receive(self.channel.as_fd(), &mut buffer, Wait::Never) {
+                Ok(received) if received.length > 0 => {
+                    let text = buffer.get(..received.length).unwrap_or_default();
+                    if let Ok(command) = serde_json::from_slice(text) {
+                        self.obey(command);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(_) | Err(_) => self.daemon_died(),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Go => {
+                if let Some(go) = self.go.take() {
+                    let _ = nix::unistd::write(&go, b"g");
+                }
+                if self.phase == Phase::Parked {
+                    self.phase = Phase::SettingUp;
+                }
+            }
+            Command::Signal(number) => self.signal_group(number),
+            Command::Stop { grace_ms } => {
+                let deadline = clock::since_boot() + Duration::from_millis(grace_ms);
+                match self.phase {
+                    Phase::Running if grace_ms > 0 => {
+                        self.signal_group(libc::SIGTERM);
+                        // A stopped process would only see the SIGTERM when it goes on.
+                        self.signal_group(libc::SIGCONT);
+                        self.phase = Phase::Stopping { deadline };
+                    }
+                    Phase::Stopping { deadline: old } if grace_ms > 0 => {
+                        self.phase = Phase::Stopping { deadline: old.min(deadline) };
+                    }
+                    Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => {
+                        self.kill_now();
+                    }
+                    Phase::Killing { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn signal_group(&self, number: i32) {
+        // Only while the leader isn't reaped: its id can't be used again until then.
+        if self.how.is_none() {
+            let _ = process::signal_group(self.payload.pid, number);
+        }
+    }
+
+    /// Reaps all that has ended. True when no child is left: for a subreaper that means that no
+    /// descendant is left.
+    fn reap(&mut self) -> bool {
+        loop {
+            match process::reap(Which::Any) {
+                Ok(Some((pid, end))) => {
+                    self.dying.remove(&pid);
+                    if pid == self.payload.pid && self.how.is_none() {
+                        self.how = Some(end);
+                    }
+                }
+                Ok(None) => return false,
+                Err(error) => return error.raw_os_error() == Some(libc::ECHILD),
+            }
+        }
+    }
+
+    /// Does what the time or a death asks for.
+    fn advance(&mut self) {
+        let now = clock::since_boot();
+        match self.phase {
+            Phase::SettingUp | Phase::Parked | Phase::Running if self.how.is_some() => {
+                self.kill_now();
+            }
+            Phase::Stopping { deadline } if self.how.is_some() || now >= deadline => {
+                self.kill_now();
+            }
+            Phase::Killing { next_pass, pause, progress } => {
+                if now >= next_pass || (progress && self.dying.is_empty()) {
+                    self.kill_pass(pause);
+                }
+            }
+            Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => {}
+        }
+    }
+
+    fn kill_now(&mut self) {
+        if !matches!(self.phase, Phase::Killing { .. }) {
+            self.kill_pass(FIRST_PAUSE);
+        }
+    }
+
+    fn kill_pass(&mut self, pause: Duration) {
+        // Without /proc there is still the payload and its group.
+        let pass = tree::kill_below(process::own_pid(), &|_| false).unwrap_or_else(|_| {
+            self.signal_group(libc::SIGKILL);
+            tree::Pass::default()
+        });
+        let dying: BTreeSet<Pid> = pass.killed.iter().map(|process| process.pid).collect();
+        let fresh = dying.difference(&self.dying).filter(|&&pid| pid != self.payload.pid).count();
+        self.killed += u32::try_from(fresh).unwrap_or(u32::MAX);
+        let progress = !dying.is_empty();
+        self.dying = dying;
+        self.phase = Phase::Killing {
+            next_pass: clock::since_boot() + pause,
+            pause: if progress { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) },
+            progress,
+        };
+        if !pass.refused.is_empty() && !self.told_unkillable {
+            self.told_unkillable = true;
+            self.report(&Report::Unkillable { pids: pass.refused });
+        }
+    }
+
+    /// The last report. Nothing lives below any more.
+    fn finish(mut self) -> Report {
+        self.read_status();
+        self.stdout.finish();
+        self.stderr.finish();
+        if let Some(Failure { step, errno, detail }) = self.failure {
+            return Report::SetupFailed { step, errno, detail };
+        }
+        let (stdout, stdout_truncated, out_dropped) = self.stdout.into_kept();
+        let (_, _, err_dropped) = self.stderr.into_kept();
+        Report::Ended(Ended {
+            // Reaped in any case, or there would be a child.
+            how: self.how.unwrap_or(End::Signaled(libc::SIGKILL)),
+            stdout,
+            stdout_truncated,
+            log_dropped: out_dropped + err_dropped,
+            usage: process::children_usage().unwrap_or_default(),
+            killed: self.killed,
+        })
+    }
+}
+
+/// Which sources have something to read.
+struct Ready {
+    children: bool,
+    channel: bool,
+    stdout: bool,
+    stderr: bool,
+    status: bool,
+}
+
+/// The time left, rounded up, so that poll doesn't wake just before.
+fn until(deadline: Duration, now: Duration) -> PollTimeout {
+    let left = deadline.saturating_sub(now) + Duration::from_micros(999);
+    PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
+}
+
+/// Opens and locks `path`, waiting for an older holder until the timeout.
+///
+/// The waiting is done by a child: a lock of flock(2) belongs to the open file, which both share, so
+/// that what the child gets the shim has; and the shim goes on listening.
+fn take_lock(
+    path: &Path,
+    timeout: Duration,
+    channel: &OwnedFd,
+    children: &ChildEvents,
+) -> Result<OwnedFd, Failure> {
+    let failed =
+        |error: io::Error| Failure { detail: path.display().to_string(), ..at(Step::Lock)(error) };
+    let file: OwnedFd = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+        .map_err(failed)?
+        .into();
+    match process::lock_exclusive(file.as_fd(), false) {
+        Ok(()) => return Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let deadline = clock::since_boot() + timeout;
+    let shim = process::own_pid();
+    let waiter = match process::fork(ParentOf::Caller).map_err(failed)? {
+        Fork::Parent(pid) => pid,
+        Fork::Child => {
+            let got = process::die_with_parent().is_ok()
+                && process::parent_pid() == shim
+                && process::lock_exclusive(file.as_fd(), true).is_ok();
+            process::exit_now(i32::from(!got));
+        }
+    };
+    let outcome = loop {
+        let mut fds = [
+            PollFd::new(children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(channel.as_fd(), PollFlags::POLLIN),
+        ];
+        let _ = poll(&mut fds, until(deadline, clock::since_boot()));
+        let asked = fds.get(1).and_then(PollFd::any) == Some(true);
+        let _ = children.drain();
+        match process::reap(Which::One(waiter)) {
+            Ok(Some((_, End::Exited(0)))) => return Ok(file),
+            Ok(Some(_)) => return Err(failed(io::Error::from_raw_os_error(libc::EIO))),
+            Ok(None) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        if asked && cancelled(channel) {
+            break libc::ECANCELED;
+        }
+        if clock::since_boot() >= deadline {
+            break libc::ETIMEDOUT;
+        }
+    };
+    if let Ok(pidfd) = process::pidfd(waiter) {
+        let _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
+        let _ = process::reap_blocking(Which::One(waiter));
+    }
+    Err(failed(io::Error::from_raw_os_error(outcome)))
+}
+
+/// Whether what came on the channel ends the wait: a stop, or its closing.
+fn cancelled(channel: &OwnedFd) -> bool {
+    let mut buffer = [0; MAX_COMMAND];
+    match channel::receive(channel.as_fd(), &mut buffer, Wait::Never) {
+        Ok(received) if received.length > 0 => {
+            let text = buffer.get(..received.length).unwrap_or_default();
+            matches!(serde_json::from_slice(text), Ok(Command::Stop { .. }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+        Ok(_) | Err(_) => true,
+    }
+}

@@ -1,0 +1,8 @@
+//! The launcher, shims and payloads on the real kernel, as whoever runs the tests.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod rig;
+
+mod reports;
