@@ -1,0 +1,3 @@
+//! What a mission is configured with, and where it lives.
+
+pub mod dirs;
