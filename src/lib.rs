@@ -1,6 +1,7 @@
 //! missiond: a privilege-free supervisor for teams of agents.
 
 pub mod client;
+pub mod config;
 pub mod core;
 pub mod ids;
 pub mod launch;
