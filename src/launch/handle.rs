@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::message::{Command, Ended, Exit, Frame, MAX_MESSAGE, Process, Report, decode};
 use crate::sys::channel::{self, Wait};
-use crate::sys::process;
+use crate::sys::{memfd, process};
 
 /// What a read of the channel gave.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,6 +108,25 @@ impl ShimHandle {
     pub fn send(&self, command: Command) -> io::Result<()> {
         let message = serde_json::to_vec(&command)?;
         channel::send(self.channel.as_fd(), &message, &[], Wait::Never)
+    }
+
+    /// Lets a parked payload exec, with what only became known meanwhile: variables that replace or
+    /// join those of the spec, and bytes that replace its standard input. Without either it is
+    /// [`Command::Go`].
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn release(
+        &self,
+        environment: &[(String, String)],
+        stdin: Option<&[u8]>,
+    ) -> io::Result<()> {
+        let message = serde_json::to_vec(&Command::Go)?;
+        let environment = memfd::sealed(c"missiond-go", &serde_json::to_vec(environment)?)?;
+        let stdin = stdin.map(|bytes| memfd::sealed(c"missiond-stdin", bytes)).transpose()?;
+        let mut fds = vec![environment.as_fd()];
+        fds.extend(stdin.as_ref().map(AsFd::as_fd));
+        channel::send(self.channel.as_fd(), &message, &fds, Wait::Never)
     }
 
     /// The shim, once `Forked` was read.

@@ -25,7 +25,8 @@ pub struct Process {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// Let a parked payload exec.
+    /// Let a parked payload exec. [`ShimHandle::release`](super::ShimHandle::release) adds what became
+    /// known while it was parked.
     Go,
     /// Send a signal to the payload's process group.
     Signal(i32),

@@ -17,7 +17,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -27,11 +27,13 @@ use serde::{Deserialize, Serialize};
 
 use super::message::Step;
 use super::spec::LaunchSpec;
+use super::zygote::MAX_SPEC;
 use crate::policy::RlimitKind;
 use crate::policy::landlock::PathRule;
+use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, ExecVector, Pid};
 use crate::sys::rlimit::{self, Resource};
-use crate::sys::{landlock, seccomp, signals};
+use crate::sys::{landlock, memfd, seccomp, signals};
 
 /// On the status pipe: parked.
 pub(super) const PARKED: u8 = b'P';
@@ -108,22 +110,32 @@ impl Payload<'_> {
         Ok(())
     }
 
+    /// Waits for the word to go on; gives the variables that come with it.
+    fn park(&self) -> Result<Vec<(String, String)>, StepError> {
+        self.tell(PARKED)?;
+        let received = channel::receive(self.go.as_fd(), &mut [0], Wait::Block)?;
+        if received.length == 0 {
+            // The shim is gone without a word.
+            return Err(io::Error::from_raw_os_error(libc::ECANCELED).into());
+        }
+        let mut fds = received.fds.into_iter();
+        let Some(environment) = fds.next() else { return Ok(Vec::new()) };
+        if let Some(stdin) = fds.next() {
+            process::set_stdio(stdin.as_fd(), self.stdout, self.stderr)?;
+        }
+        let text = memfd::read(&environment, MAX_SPEC)?;
+        Ok(serde_json::from_slice(&text).map_err(io::Error::from)?)
+    }
+
     fn exec(&mut self) -> Result<std::convert::Infallible, StepError> {
         let spec = self.spec;
         let argv = ExecVector::new(spec.argv.iter().map(|word| word.clone().into_bytes()))?;
-        let envp = ExecVector::new(
-            spec.environment.iter().map(|(name, value)| format!("{name}={value}").into_bytes()),
-        )?;
+        let late = if spec.park { self.park()? } else { Vec::new() };
+        let replaced = |name: &str| late.iter().any(|(other, _)| other == name);
+        let variables = spec.environment.iter().filter(|(name, _)| !replaced(name)).chain(&late);
+        let envp =
+            ExecVector::new(variables.map(|(name, value)| format!("{name}={value}").into_bytes()))?;
         let candidates = candidates(spec)?;
-        if spec.park {
-            self.tell(PARKED)?;
-            let mut byte = [0];
-            let mut go = File::from(self.go.try_clone()?);
-            if go.read(&mut byte)? == 0 {
-                // The shim is gone without a word.
-                return Err(io::Error::from_raw_os_error(libc::ECANCELED).into());
-            }
-        }
         self.tell(EXECUTING)?;
         signals::unblock_all()?;
         let mut worst = io::Error::from_raw_os_error(libc::ENOENT);

@@ -16,7 +16,7 @@
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -130,7 +130,7 @@ impl<'a> Shim<'a> {
             let (out_read, out_write) = pipe()?;
             let (err_read, err_write) = pipe()?;
             let (status_read, status_write) = pipe()?;
-            let (go_read, go_write) = pipe()?;
+            let (go_read, go_write) = channel::pair()?;
             let null = std::io::stdin();
             let shim = process::own_pid();
             let pid = match process::fork(ParentOf::Caller)? {
@@ -282,7 +282,7 @@ impl<'a> Shim<'a> {
                 Ok(received) if received.length > 0 => {
                     let text = buffer.get(..received.length).unwrap_or_default();
                     if let Ok(command) = serde_json::from_slice(text) {
-                        self.obey(command);
+                        self.obey(command, &received.fds);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -291,14 +291,22 @@ impl<'a> Shim<'a> {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command, fds: &[OwnedFd]) {
         match command {
             Command::Go => {
-                if let Some(go) = self.go.take() {
-                    let _ = nix::unistd::write(&go, b"g");
-                }
-                if self.phase == Phase::Parked {
-                    self.phase = Phase::SettingUp;
+                let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+                let sent = self
+                    .go
+                    .take()
+                    .is_some_and(|go| channel::send(go.as_fd(), b"g", &fds, Wait::Never).is_ok());
+                match self.phase {
+                    // Better no start than one without what it was to start with.
+                    Phase::Parked | Phase::SettingUp if !sent => self.kill_now(),
+                    Phase::Parked => self.phase = Phase::SettingUp,
+                    Phase::SettingUp
+                    | Phase::Running
+                    | Phase::Stopping { .. }
+                    | Phase::Killing { .. } => {}
                 }
             }
             Command::Signal(number) => self.signal_group(number),

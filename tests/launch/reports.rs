@@ -118,6 +118,27 @@ fn a_parked_payload_runs_only_after_go() {
 }
 
 #[test]
+fn a_parked_payload_starts_with_what_became_known_meanwhile() {
+    alone("reports::a_parked_payload_starts_with_what_became_known_meanwhile", || {
+        let mut rig = Rig::new();
+        let mut spec = rig.shell("echo $EPOCH $OTHER; cat");
+        spec.park = true;
+        spec.environment.push(("EPOCH".into(), "1".into()));
+        spec.stdin = Some(b"old".to_vec());
+        let mut handle = rig.start(&spec);
+        while !matches!(next(&mut handle), Some(Report::Parked { .. })) {}
+        let late = [("EPOCH".into(), "2".into()), ("OTHER".into(), "x".into())];
+        handle.release(&late, Some(b"new")).unwrap();
+        assert_eq!(text(&ended(&mut handle)), "2 x\nnew");
+
+        let mut handle = rig.start(&spec);
+        while !matches!(next(&mut handle), Some(Report::Parked { .. })) {}
+        handle.send(Command::Go).unwrap();
+        assert_eq!(text(&ended(&mut handle)), "1\nold");
+    });
+}
+
+#[test]
 fn a_parked_payload_that_is_stopped_never_runs() {
     alone("reports::a_parked_payload_that_is_stopped_never_runs", || {
         let mut rig = Rig::new();
