@@ -1,5 +1,6 @@
 //! missiond: a privilege-free supervisor for teams of agents.
 
+pub mod bus;
 pub mod client;
 pub mod config;
 pub mod core;

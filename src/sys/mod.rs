@@ -10,6 +10,7 @@ pub mod channel;
 pub mod clock;
 pub mod landlock;
 pub mod memfd;
+pub mod peer;
 pub mod process;
 pub mod procfs;
 pub mod rlimit;
