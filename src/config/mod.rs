@@ -1,3 +1,302 @@
+<<<<<<< HEAD
 //! What a mission is configured with, and where it lives.
 
 pub mod dirs;
+=======
+//! `mission.toml`, from its text to a checked [`Mission`].
+//!
+//! ```text
+//! source (bytes -> text) -> toml (text -> tree) -> raw (tree -> sections) -> check -> Mission
+//!        `-------------------------`----------------------`-----------------`--> ConfigError
+//! ```
+//!
+//! A file that is wrong in three places is answered with three problems, each with its line, its
+//! column and what was probably meant. It deliberately starts nothing, makes no directory, and reads
+//! no secret: [`secrets`] does that when an agent starts.
+
+mod agents;
+mod check;
+mod digest;
+pub mod dirs;
+mod problem;
+mod raw;
+mod read;
+pub mod secrets;
+mod source;
+mod tasks;
+mod units;
+mod words;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub use self::problem::Problem;
+pub use self::secrets::SecretSource;
+pub use self::source::MAX_FILE;
+use crate::core::spec::MissionSpec;
+use crate::ids::AgentName;
+
+/// A checked mission: everything the daemon needs to run it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mission {
+    /// What the state machine needs of it.
+    pub spec: MissionSpec,
+    /// The mission file, absolute.
+    pub file: PathBuf,
+    /// The shared tree: absolute, without symbolic links, an existing directory.
+    pub workspace: PathBuf,
+    /// When a change counts as durable.
+    pub durability: Durability,
+    /// Bytes that the log may take on disk.
+    pub store_bytes: u64,
+    /// How to start each agent of `spec`.
+    pub agents: BTreeMap<AgentName, AgentLaunch>,
+    /// What is allowed but unwise.
+    pub warnings: Vec<Problem>,
+}
+
+/// When a change counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// Once the disk has it: it survives a power cut.
+    #[default]
+    Disk,
+    /// Once the kernel has it: it survives the end of the daemon, not of the machine.
+    Process,
+}
+
+/// What happens where the kernel lacks Landlock or seccomp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// The agent isn't started.
+    #[default]
+    Required,
+    /// It is started without, and `status` says so.
+    BestEffort,
+}
+
+/// How much of Landlock level 1 uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Landlock {
+    /// Files, signals and abstract sockets.
+    #[default]
+    Files,
+    /// Signals and abstract sockets only.
+    Scope,
+}
+
+/// Something beyond an agent's own directories.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grant {
+    /// Pseudo terminals.
+    Pty,
+    /// `/dev/shm`.
+    SharedMemory,
+}
+
+/// How to start an agent. Holds no secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct AgentLaunch {
+    /// Program and arguments. A program with a `/` is absolute; another is in the `PATH` of
+    /// the agent's environment.
+    pub command: Vec<String>,
+    /// Working directory, absolute.
+    pub cwd: PathBuf,
+    /// Isolation level; 0 stands for `none`.
+    pub level: u8,
+    /// Whether its role may write the workspace.
+    pub workspace_write: bool,
+    /// Whether the level may be granted in part.
+    pub enforcement: Enforcement,
+    /// Environment variables with their values. Their names never begin with `MISSION_`.
+    pub env: BTreeMap<String, String>,
+    /// Names of variables passed on from the daemon's environment.
+    pub env_pass: Vec<String>,
+    /// Names of variables, and where their values come from.
+    pub secrets: BTreeMap<String, SecretSource>,
+    /// How much of Landlock.
+    pub landlock: Landlock,
+    /// More directories to read and run programs from: absolute, without symbolic links.
+    pub read: Vec<PathBuf>,
+    /// More directories to write: absolute, without symbolic links.
+    pub write: Vec<PathBuf>,
+    /// Extra grants, sorted.
+    pub grants: Vec<Grant>,
+    /// Resource limits.
+    pub limits: AgentLimits,
+    /// Its logs.
+    pub log: LogLimits,
+}
+
+/// Shows names of variables, no values.
+impl fmt::Debug for AgentLaunch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentLaunch")
+            .field("command", &self.command)
+            .field("cwd", &self.cwd)
+            .field("level", &self.level)
+            .field("workspace_write", &self.workspace_write)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("env_pass", &self.env_pass)
+            .field("secrets", &self.secrets)
+            .field("landlock", &self.landlock)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an agent's processes may use; `None` where nothing was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentLimits {
+    /// Bytes of private writable memory of each process.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Seconds of processor time of each process.
+    pub cpu_seconds: Option<u64>,
+    /// Open files of each process.
+    pub nofile: Option<u64>,
+    /// Bytes of the largest file it may write.
+    pub file_size: Option<u64>,
+}
+
+impl Default for AgentLimits {
+    fn default() -> Self {
+        AgentLimits { memory: None, pids: 1024, cpu_seconds: None, nofile: None, file_size: None }
+    }
+}
+
+/// How much of an agent's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Bytes at which a file is rotated.
+    pub max_bytes: u64,
+    /// Older files kept of each stream.
+    pub keep: u32,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        LogLimits { max_bytes: 10 << 20, keep: 3 }
+    }
+}
+
+/// Why there is no mission. Its text is complete: position, source line, help, for each problem.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be opened or read.
+    #[error(
+        "error: cannot read mission file {}\n  cause: {}{}",
+        file.display(), source::cause(source), unreadable_help(source)
+    )]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is a directory.
+    #[error("error: {} is a directory, not a mission file{}", file.display(), directory_help(file))]
+    Directory {
+        /// The directory.
+        file: PathBuf,
+    },
+    /// It is a pipe, a device or a socket.
+    #[error("error: {} is not a regular file", file.display())]
+    NotRegular {
+        /// The file.
+        file: PathBuf,
+    },
+    /// It is larger than [`MAX_FILE`].
+    #[error(
+        "error: {} has {size} bytes; a mission file has at most {MAX_FILE}\n  help: \
+         large inputs belong into files of the workspace, named in a task's `data`",
+        file.display()
+    )]
+    TooLarge {
+        /// The file.
+        file: PathBuf,
+        /// Its size in bytes, or as much as was read of it.
+        size: u64,
+    },
+    /// This user has no place for a mission's state.
+    #[error("error: {0}\n  help: set HOME, or XDG_STATE_HOME")]
+    NoStateDir(#[from] dirs::NoStateDir),
+    /// Its content is wrong.
+    #[error("{}", list(problems))]
+    Invalid {
+        /// What is wrong, in the order of the file; warnings are among them.
+        problems: Vec<Problem>,
+    },
+}
+
+fn unreadable_help(source: &io::Error) -> &'static str {
+    let missing = source.kind() == io::ErrorKind::NotFound;
+    if missing { "\n  help: `missiond init` writes a first one" } else { "" }
+}
+
+fn directory_help(file: &Path) -> String {
+    let inside = file.join("mission.toml");
+    if inside.is_file() {
+        format!("\n  help: did you mean {}?", inside.display())
+    } else {
+        String::new()
+    }
+}
+
+fn list(problems: &[Problem]) -> String {
+    let mut text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let errors = problems.iter().filter(|problem| !problem.warning).count();
+    if errors > 1 {
+        text.push(format!("error: {errors} errors"));
+    }
+    text.join("\n")
+}
+
+/// What of this process and machine a mission file is checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Where missions live.
+    pub dirs: dirs::Dirs,
+    /// The `PATH` that agents get, without the directory of `missionctl`.
+    pub path: Option<String>,
+    /// The directory of `missionctl`, which stands first in it.
+    pub missionctl_dir: Option<PathBuf>,
+}
+
+impl Host {
+    /// This process: its environment and the directory of its executable.
+    ///
+    /// # Errors
+    /// The environment names no place for state.
+    pub fn current() -> Result<Self, dirs::NoStateDir> {
+        let executable = std::env::current_exe().ok();
+        Ok(Host {
+            dirs: dirs::Dirs::current()?,
+            path: std::env::var("PATH").ok(),
+            missionctl_dir: executable.and_then(|file| file.parent().map(Path::to_path_buf)),
+        })
+    }
+}
+
+/// Loads and checks a mission file for this process.
+///
+/// # Errors
+/// Everything that is wrong with it; see [`ConfigError`].
+pub fn load(file: &Path) -> Result<Mission, ConfigError> {
+    load_for(file, &Host::current()?)
+}
+
+/// The same for a given host.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for(file: &Path, host: &Host) -> Result<Mission, ConfigError> {
+    let text = source::read(file)?;
+    let unreadable = |source| ConfigError::Unreadable { file: file.to_path_buf(), source };
+    let absolute = std::path::absolute(file).map_err(unreadable)?;
+    check::mission(file, absolute, &text, host)
+}
+>>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)

@@ -1,0 +1,472 @@
+//! The `[agents]` of a file: who they are for the core, and how their processes are started.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{AccessFlags, access};
+
+use super::check::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
+use super::problem::nearest;
+use super::raw::{self, Restart};
+use super::read::{At, Findings, Named};
+use super::units::Millis;
+use super::words::Word;
+use super::{AgentLaunch, AgentLimits, LogLimits, SecretSource, digest};
+use crate::core::spec::{AgentSpec, Limits, Mode, Permission, RestartSpec};
+use crate::ids::{AgentName, Capability};
+
+/// `PATH` of an agent where neither it nor missiond has one.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// All agents of the file, also those that are wrong.
+pub(super) struct Agents(Vec<Agent>);
+
+struct Agent {
+    name: String,
+    /// None where its role is wrong.
+    executes: Option<bool>,
+    capabilities: Vec<Capability>,
+    built: Option<(AgentSpec, AgentLaunch)>,
+}
+
+impl Agents {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|agent| agent.name.as_str())
+    }
+
+    /// Whether an agent may own tasks: none where there is no such agent, `Some(None)` where nobody
+    /// knows because its role is wrong.
+    pub(super) fn may_execute(&self, name: &str) -> Option<Option<bool>> {
+        self.0.iter().find(|agent| agent.name == name).map(|agent| agent.executes)
+    }
+
+    /// Whether an agent that may own tasks has all these capabilities.
+    pub(super) fn somebody_can(&self, needs: &[Capability]) -> bool {
+        self.0.iter().any(|agent| {
+            agent.executes != Some(false)
+                && needs.iter().all(|need| agent.capabilities.contains(need))
+        })
+    }
+
+    pub(super) fn finish(self) -> Option<(Vec<AgentSpec>, BTreeMap<AgentName, AgentLaunch>)> {
+        let built: Option<Vec<_>> = self.0.into_iter().map(|agent| agent.built).collect();
+        let (specs, launches): (Vec<AgentSpec>, Vec<AgentLaunch>) = built?.into_iter().unzip();
+        let names = specs.iter().map(|spec| spec.name.clone());
+        let launches = names.zip(launches).collect();
+        Some((specs, launches))
+    }
+}
+
+/// Checks all agents.
+pub(super) fn agents(
+    raw: Option<At<Named<At<raw::Agent>>>>,
+    scene: &Scene<'_>,
+    limits: &Limits,
+    findings: &mut Findings,
+) -> Agents {
+    let Some(At { value: Named(raw), span }) = raw else { return Agents(Vec::new()) };
+    if raw.is_empty() {
+        findings.error_with_help(&span, "the mission has no agent", "add an [agents.NAME]");
+    }
+    if raw.len() > limits.max_agents as usize {
+        let span = raw.get(limits.max_agents as usize).map_or(span, |(name, _)| name.span.clone());
+        let (count, most) = (raw.len(), limits.max_agents);
+        findings.error_with_help(
+            &span,
+            format!("{count} agents are more than `max_agents` = {most}"),
+            "raise `max_agents` in [limits]",
+        );
+    }
+    // Whether somebody may write the workspace decides what is safe in it.
+    let writable = raw.iter().any(|(_, agent)| {
+        let role = agent.as_ref().and_then(|agent| agent.value.role.as_ref());
+        let permissions = role.and_then(|role| scene.roles.get(&role.value.0).copied().flatten());
+        permissions.is_some_and(|permissions| permissions.has(Permission::Write))
+    });
+    let agents = raw.into_iter().map(|(name, agent)| one(&name, agent, writable, scene, findings));
+    Agents(agents.collect())
+}
+
+fn one(
+    name: &At<String>,
+    raw: Option<At<raw::Agent>>,
+    writable: bool,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+) -> Agent {
+    let id =
+        AgentName::new(&name.value).map_err(|error| findings.error(&name.span, error.to_string()));
+    if let (Ok(id), Some(mission)) = (&id, &scene.name) {
+        let socket = scene.host.dirs.mission(mission).agent_socket(id);
+        socket_path(&socket, &format!("agent `{id}`'s socket"), &name.span, findings);
+    }
+    let Some(At { value: raw, span }) = raw else {
+        let name = name.value.clone();
+        return Agent { name, executes: None, capabilities: Vec::new(), built: None };
+    };
+    let permissions = raw.role.as_ref().and_then(|role| {
+        let found = scene.roles.get(&role.value.0);
+        if found.is_none() {
+            let names = || scene.roles.keys().map(AsRef::as_ref);
+            let help = nearest(role.value.0.as_str(), names()).map_or_else(
+                || format!("the roles are {}", names().collect::<Vec<_>>().join(", ")),
+                |meant| format!("did you mean \"{meant}\"?"),
+            );
+            findings.error_with_help(
+                &role.span,
+                format!("no role is named \"{}\"", role.value.0),
+                help,
+            );
+        }
+        found.copied().flatten()
+    });
+    let capabilities: Vec<Capability> =
+        raw.capabilities.iter().flatten().map(|capability| capability.0.clone()).collect();
+    let level = match &raw.isolation {
+        Some(at) => level(at, findings),
+        None => scene.level,
+    };
+    let launch = launch(&raw, level, writable, scene, findings);
+    let built = id.ok().zip(level).zip(launch.zip(permissions)).zip(raw.role.as_ref());
+    let built = built.map(|(((id, level), (launch, permissions)), role)| {
+        let launch = AgentLaunch { workspace_write: permissions.has(Permission::Write), ..launch };
+        let spec = AgentSpec {
+            name: id,
+            role: role.value.0.clone(),
+            capabilities: capabilities.clone(),
+            mode: raw.mode.map_or(Mode::default(), |Word(mode)| mode),
+            level,
+            restart: restart(raw.restart.as_ref(), &span, findings),
+            ready: raw.ready.map_or_else(Default::default, |Word(ready)| ready),
+            start_timeout_ms: time("start_timeout", raw.start_timeout.as_ref(), findings)
+                .unwrap_or(10_000),
+            wall_ms: raw
+                .limits
+                .as_ref()
+                .and_then(|limits| time("wall", limits.wall.as_ref(), findings)),
+            silence_ms: time("silence", raw.silence.as_ref(), findings),
+            grace_ms: raw.grace.as_ref().map_or(5_000, |at| at.value.0),
+            autostart: raw.autostart.unwrap_or(true),
+            launch_digest: digest::of(&launch),
+        };
+        (spec, launch)
+    });
+    Agent {
+        name: name.value.clone(),
+        executes: permissions.map(|permissions| permissions.has(Permission::Execute)),
+        capabilities,
+        built,
+    }
+}
+
+fn time(key: &str, at: Option<&At<Millis>>, findings: &mut Findings) -> Option<u64> {
+    let At { value: Millis(ms), span } = at?;
+    at_least_one(key, *ms, span, findings);
+    Some(*ms)
+}
+
+fn restart(raw: Option<&Restart>, span: &Range<usize>, findings: &mut Findings) -> RestartSpec {
+    let standard = RestartSpec::default();
+    match raw {
+        None => standard,
+        Some(Restart::When(on)) => RestartSpec { on: *on, ..standard },
+        Some(Restart::Full(table)) => {
+            let ms =
+                |at: &Option<At<Millis>>, standard| at.as_ref().map_or(standard, |at| at.value.0);
+            let backoff_ms = ms(&table.backoff, standard.backoff_ms);
+            let backoff_max_ms = ms(&table.backoff_max, standard.backoff_max_ms.max(backoff_ms));
+            if backoff_ms > backoff_max_ms {
+                let span = table.backoff_max.as_ref().map_or(span, |at| &at.span);
+                findings.error(span, "`backoff_max` is less than `backoff`");
+            }
+            RestartSpec {
+                on: table.on.map_or(standard.on, |Word(on)| on),
+                max: table.max.unwrap_or(standard.max),
+                within_ms: ms(&table.within, standard.within_ms),
+                backoff_ms,
+                backoff_max_ms,
+            }
+        }
+    }
+}
+
+fn launch(
+    raw: &raw::Agent,
+    level: Option<u8>,
+    writable: bool,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+) -> Option<AgentLaunch> {
+    let variables = variables(raw, scene, findings);
+    let write = directories(raw.write.as_deref(), "`write` directory", scene, findings);
+    for (directory, span) in write.iter().flatten() {
+        keep_from_own_files(directory, "a `write` directory", span, scene.host, findings);
+    }
+    let read = directories(raw.read.as_deref(), "`read` directory", scene, findings);
+    let cwd = match &raw.cwd {
+        Some(path) => directory(&scene.base, path, "`cwd`", findings),
+        None => scene.workspace.clone(),
+    };
+    let path = variables.env.get("PATH").map(String::as_str);
+    let command = raw.command.as_ref().and_then(|command| {
+        let program = program(command, path, level, scene, findings)?;
+        if writable {
+            warn_of_writable(&program, command, write.as_deref(), scene, findings);
+        }
+        let mut words: Vec<String> = command.value.iter().map(|word| word.value.clone()).collect();
+        if let Some(first) = words.first_mut()
+            && first.contains('/')
+        {
+            *first = program.to_str()?.to_owned();
+        }
+        Some(words)
+    });
+    let limits = limits(raw.limits.as_ref(), findings);
+    let log = raw.log.as_ref().map_or_else(LogLimits::default, |log| {
+        let standard = LogLimits::default();
+        let max_bytes = log.max.as_ref().map_or(standard.max_bytes, |at| {
+            if at.value.0 < 4096 {
+                findings.error(&at.span, "`max` must be at least 4KiB");
+            }
+            at.value.0
+        });
+        LogLimits { max_bytes, keep: log.keep.unwrap_or(standard.keep) }
+    });
+    let mut grants: Vec<_> = raw.grants.iter().flatten().map(|Word(grant)| *grant).collect();
+    grants.sort_unstable();
+    grants.dedup();
+    let paths = |list: Option<Vec<(PathBuf, Range<usize>)>>| {
+        list.map(|list| list.into_iter().map(|(path, _)| path).collect())
+    };
+    Some(AgentLaunch {
+        command: command?,
+        cwd: cwd?,
+        level: level?,
+        workspace_write: false,
+        enforcement: scene.enforcement,
+        env: variables.env,
+        env_pass: variables.pass,
+        secrets: variables.secrets,
+        landlock: raw.landlock.map_or_else(Default::default, |Word(mode)| mode),
+        read: paths(read)?,
+        write: paths(write)?,
+        grants,
+        limits,
+        log,
+    })
+}
+
+fn directories(
+    raw: Option<&[At<String>]>,
+    what: &str,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<(PathBuf, Range<usize>)>> {
+    let all: Vec<_> = raw
+        .unwrap_or_default()
+        .iter()
+        .map(|path| {
+            directory(&scene.base, path, what, findings).map(|dir| (dir, path.span.clone()))
+        })
+        .collect();
+    all.into_iter().collect()
+}
+
+fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> AgentLimits {
+    let standard = AgentLimits::default();
+    let Some(raw) = raw else { return standard };
+    if let Some(cpu) = &raw.cpu {
+        findings.error_with_help(
+            &cpu.span,
+            "`cpu`, a share of processors, is not in this version",
+            "it needs level 2; `cpu_time` bounds the processor time of each process",
+        );
+    }
+    let cpu_seconds = raw.cpu_time.as_ref().map(|at| {
+        if at.value.0 < 1_000 {
+            findings.error(&at.span, "`cpu_time` must be at least 1s");
+        }
+        at.value.0.div_ceil(1_000)
+    });
+    let bytes = [("memory", &raw.memory), ("fsize", &raw.fsize)];
+    for (key, at) in bytes.into_iter().filter_map(|(key, at)| Some((key, at.as_ref()?))) {
+        at_least_one(key, at.value.0, &at.span, findings);
+    }
+    let counts = [("pids", &raw.pids), ("nofile", &raw.nofile)];
+    for (key, at) in counts.into_iter().filter_map(|(key, at)| Some((key, at.as_ref()?))) {
+        at_least_one(key, at.value, &at.span, findings);
+    }
+    AgentLimits {
+        memory: raw.memory.as_ref().map(|at| at.value.0),
+        pids: raw.pids.as_ref().map_or(standard.pids, |at| at.value),
+        cpu_seconds,
+        nofile: raw.nofile.as_ref().map(|at| at.value),
+        file_size: raw.fsize.as_ref().map(|at| at.value.0),
+    }
+}
+
+#[derive(Default)]
+struct Variables {
+    env: BTreeMap<String, String>,
+    pass: Vec<String>,
+    secrets: BTreeMap<String, SecretSource>,
+}
+
+fn variables(raw: &raw::Agent, scene: &Scene<'_>, findings: &mut Findings) -> Variables {
+    let mut all = Variables::default();
+    let mut seen: BTreeMap<String, &'static str> = BTreeMap::new();
+    let mut new = |name: &At<String>, place: &'static str, findings: &mut Findings| {
+        let text = name.value.as_str();
+        let begins = |c: char| c.is_ascii_alphabetic() || c == '_';
+        if !text.starts_with(begins) || !text.chars().all(|c| begins(c) || c.is_ascii_digit()) {
+            findings.error(&name.span, format!("\"{text}\" can't be the name of a variable"));
+        } else if text.starts_with("MISSION_") {
+            findings.error_with_help(
+                &name.span,
+                format!("`{text}` is reserved: missiond sets all MISSION_ variables itself"),
+                "choose another name",
+            );
+        } else if let Some(before) = seen.insert(text.to_owned(), place) {
+            let message = format!("variable `{text}` is in `{place}` and in `{before}`");
+            findings.error(&name.span, message);
+        }
+    };
+    for (name, value) in raw.env.iter().flat_map(|named| &named.0) {
+        new(name, "env", findings);
+        if let Some(value) = value {
+            all.env.insert(name.value.clone(), value.0.clone());
+        }
+    }
+    for name in raw.env_pass.iter().flatten() {
+        new(name, "env_pass", findings);
+        all.pass.push(name.value.clone());
+    }
+    for (name, entry) in raw.secrets.iter().flat_map(|named| &named.0) {
+        new(name, "secrets", findings);
+        let Some(At { value: entry, span }) = entry else { continue };
+        let source = match (&entry.0.env, &entry.0.file) {
+            (Some(variable), None) if variable.value.is_empty() => None,
+            (Some(variable), None) => Some(SecretSource::Env(variable.value.clone())),
+            (None, Some(file)) => Some(SecretSource::File(scene.base.join(&file.value))),
+            (Some(_), Some(_)) | (None, None) => None,
+        };
+        match source {
+            Some(source) => {
+                all.secrets.insert(name.value.clone(), source);
+            }
+            None => findings.error_with_help(
+                span,
+                format!("secret `{}` needs exactly one source", name.value),
+                "write { env = \"NAME\" } or { file = \"PATH\" }",
+            ),
+        }
+    }
+    all
+}
+
+/// Finds the program of a command as execve(2) will, or reports why it can't be run.
+fn program(
+    command: &At<Vec<At<String>>>,
+    path: Option<&str>,
+    level: Option<u8>,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+) -> Option<PathBuf> {
+    let Some(first) = command.value.first().filter(|first| !first.value.is_empty()) else {
+        findings.error_with_help(
+            &command.span,
+            "`command` names no program",
+            "the first item is the program, the others are its arguments",
+        );
+        return None;
+    };
+    let name = first.value.as_str();
+    if !name.contains('/') {
+        let found = search(name, path, level, scene);
+        if found.is_none() {
+            let help = if scene.base.join(name).is_file() {
+                format!("the one beside the mission file is \"./{name}\"")
+            } else {
+                "install it, or write its path".to_owned()
+            };
+            findings.error_with_help(
+                &first.span,
+                format!("program \"{name}\" is not in PATH"),
+                help,
+            );
+        }
+        return found;
+    }
+    let program: PathBuf = scene.base.join(name).components().collect();
+    let shown = program.display();
+    let problem = match program.metadata() {
+        Err(error) => Some((
+            format!("program {shown}: {}", super::source::cause(&error)),
+            "relative paths start at the directory of the mission file".to_owned(),
+        )),
+        Ok(found) if !found.is_file() => {
+            Some((format!("program {shown} is not a file"), "name an executable file".into()))
+        }
+        Ok(_) if access(&program, AccessFlags::X_OK).is_err() => {
+            Some((format!("program {shown} is not executable"), format!("chmod +x {shown}")))
+        }
+        Ok(_) if program.to_str().is_none() => {
+            Some((format!("program {shown} is not valid UTF-8"), "rename it".into()))
+        }
+        Ok(_) => None,
+    };
+    match problem {
+        Some((message, help)) => {
+            findings.error_with_help(&first.span, message, help);
+            None
+        }
+        None => Some(program),
+    }
+}
+
+/// The program of this name in the `PATH` that the agent will have: no relative entry and none in
+/// the workspace at level 1.
+fn search(name: &str, path: Option<&str>, level: Option<u8>, scene: &Scene<'_>) -> Option<PathBuf> {
+    let confined = level != Some(0);
+    let in_workspace = |entry: &Path| {
+        scene.workspace.as_ref().is_some_and(|workspace| entry.starts_with(workspace))
+    };
+    let entries = path.or(scene.host.path.as_deref()).unwrap_or(DEFAULT_PATH).split(':');
+    let entries = entries
+        .map(Path::new)
+        .filter(|entry| !confined || entry.is_absolute() && !in_workspace(entry));
+    scene
+        .host
+        .missionctl_dir
+        .as_deref()
+        .into_iter()
+        .chain(entries)
+        .map(|entry| entry.join(name))
+        .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
+}
+
+/// Warns where an agent could rewrite a program that is started with the rights of another.
+fn warn_of_writable(
+    program: &Path,
+    command: &At<Vec<At<String>>>,
+    write: Option<&[(PathBuf, Range<usize>)]>,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+) {
+    let Ok(program) = program.canonicalize() else { return };
+    let workspace = scene.workspace.as_deref();
+    let extra = write.unwrap_or_default().iter().map(|(path, _)| path.as_path());
+    let writable = workspace.into_iter().chain(extra).find(|dir| program.starts_with(dir));
+    if let (Some(directory), Some(first)) = (writable, command.value.first()) {
+        findings.warning(
+            &first.span,
+            format!(
+                "program {} lies in {}, where agents may write: one could change what is started next",
+                program.display(),
+                directory.display()
+            ),
+            "keep programs outside of the workspace",
+        );
+    }
+}

@@ -1,0 +1,296 @@
+//! From sections to a [`Mission`]: what the parts of a file mean together.
+//!
+//! Everything that can be checked is checked, whatever was wrong before it; only what depends on a
+//! missing part is left out.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use super::problem::place;
+use super::raw;
+use super::read::{At, Findings, Named};
+use super::units::{Bytes, Millis};
+use super::words::{Level, Word};
+use super::{ConfigError, Durability, Enforcement, Host, Mission, agents, dirs, source, tasks};
+use crate::core::spec::{Limits, MissionSpec, Permission, Permissions, Until, builtin_roles};
+use crate::ids::{MissionName, RoleName};
+
+/// Bytes of log that a mission may have by default.
+const STORE_BYTES: u64 = 4 << 30;
+
+/// What the parts are checked against.
+pub(super) struct Scene<'a> {
+    pub(super) host: &'a Host,
+    /// The directory of the mission file; relative paths start here.
+    pub(super) base: PathBuf,
+    pub(super) name: Option<MissionName>,
+    pub(super) workspace: Option<PathBuf>,
+    pub(super) level: Option<u8>,
+    pub(super) enforcement: Enforcement,
+    /// The permissions of each role; none where its definition is wrong.
+    pub(super) roles: BTreeMap<RoleName, Option<Permissions>>,
+}
+
+/// Checks a whole text.
+pub(super) fn mission(
+    file: &Path,
+    absolute: PathBuf,
+    text: &str,
+    host: &Host,
+) -> Result<Mission, ConfigError> {
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        return Err(ConfigError::Invalid { problems: source::syntax(file, text, &errors) });
+    }
+    let mut findings = Findings::default();
+    let raw = raw::File::of(document.get_ref(), 0..0, "", &mut findings);
+    let built = build(raw, absolute, host, &mut findings);
+    let problems = place(file, text, findings.list, &findings.masked);
+    match built {
+        Some(mission) if problems.iter().all(|problem| problem.warning) => {
+            Ok(Mission { warnings: problems, ..mission })
+        }
+        Some(_) | None => Err(ConfigError::Invalid { problems }),
+    }
+}
+
+fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) -> Option<Mission> {
+    let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
+    let raw_limits = raw.limits.unwrap_or_default();
+    let store_bytes = raw_limits.store_bytes.as_ref().map_or(STORE_BYTES, |at| at.value.0);
+    let limits = limits(raw_limits, findings);
+    let roles = roles(raw.roles.unwrap_or_default(), findings);
+    let mission = raw.mission.unwrap_or(At { value: raw::Mission::default(), span: 0..0 });
+    let head = mission.value;
+    let workspace = match &head.workspace {
+        Some(path) => directory(&base, path, "workspace", findings),
+        None => directory(
+            &base,
+            &At { value: ".".into(), span: mission.span.clone() },
+            "workspace",
+            findings,
+        ),
+    };
+    if let (Some(workspace), span) =
+        (&workspace, head.workspace.as_ref().map_or(&mission.span, |path| &path.span))
+    {
+        keep_from_own_files(workspace, "the workspace", span, host, findings);
+    }
+    let scene = Scene {
+        host,
+        base,
+        name: head.name.as_ref().map(|name| name.value.0.clone()),
+        workspace,
+        level: match &head.isolation {
+            Some(at) => level(at, findings),
+            None => Some(1),
+        },
+        enforcement: head.enforcement.map_or(Enforcement::default(), |Word(word)| word),
+        roles,
+    };
+    if let Some(name) = &head.name {
+        let socket = host.dirs.mission(&name.value.0).control_socket();
+        socket_path(&socket, "the control socket", &name.span, findings);
+    }
+    let agents = agents::agents(raw.agents, &scene, &limits, findings);
+    let tasks = tasks::tasks(raw.tasks.unwrap_or_default(), &agents, &limits, findings);
+    let mut roles = BTreeMap::new();
+    for (name, permissions) in scene.roles {
+        roles.insert(name, permissions?);
+    }
+    let (specs, launches) = agents.finish()?;
+    Some(Mission {
+        spec: MissionSpec {
+            name: scene.name?,
+            until: head.until.map_or(Until::default(), |Word(word)| word),
+            roles,
+            limits,
+            agents: specs,
+            tasks: tasks?,
+        },
+        file,
+        workspace: scene.workspace?,
+        durability: head.durability.map_or(Durability::default(), |Word(word)| word),
+        store_bytes,
+        agents: launches,
+        warnings: Vec::new(),
+    })
+}
+
+/// A level that this version grants.
+pub(super) fn level(at: &At<Level>, findings: &mut Findings) -> Option<u8> {
+    let Level(level) = at.value;
+    if level <= 1 {
+        return Some(level);
+    }
+    findings.error_with_help(
+        &at.span,
+        format!("isolation level {level} is not in this version"),
+        "a level is granted in full or not at all; this version has \"none\" and 1",
+    );
+    None
+}
+
+fn roles(
+    raw: Named<raw::Role>,
+    findings: &mut Findings,
+) -> BTreeMap<RoleName, Option<Permissions>> {
+    let builtin = builtin_roles();
+    let mut roles = BTreeMap::new();
+    for (name, permissions) in builtin {
+        if let Ok(name) = RoleName::new(name) {
+            roles.insert(name, Some(permissions));
+        }
+    }
+    for (name, role) in raw.0 {
+        if builtin.iter().any(|(builtin, _)| *builtin == name.value) {
+            findings.error_with_help(
+                &name.span,
+                format!("role `{}` is built in and can't be changed", name.value),
+                "give the new role its own name",
+            );
+            continue;
+        }
+        match RoleName::new(&name.value) {
+            Ok(id) => {
+                let words = role.and_then(|role| role.permissions);
+                let permissions = words.map(|words| {
+                    Permissions::of(&words.iter().map(|Word(p)| *p).collect::<Vec<Permission>>())
+                });
+                roles.insert(id, permissions);
+            }
+            Err(error) => findings.error(&name.span, error.to_string()),
+        }
+    }
+    roles
+}
+
+/// Reports a bound of 0, which would let nothing through.
+pub(super) fn at_least_one(key: &str, value: u64, span: &Range<usize>, findings: &mut Findings) {
+    if value == 0 {
+        findings.error(span, format!("`{key}` must be at least 1"));
+    }
+}
+
+macro_rules! take_limits {
+    ($raw:ident, $findings:ident, [$($numbers:ident),*], [$($bytes:ident),*], [$($times:ident: $key:ident),*]) => {{
+        let standard = Limits::default();
+        $(let $numbers = $raw.$numbers.map_or(standard.$numbers, |at| {
+            at_least_one(stringify!($numbers), at.value.into(), &at.span, $findings);
+            at.value
+        });)*
+        $(let $bytes = $raw.$bytes.map_or(standard.$bytes, |At { value: Bytes(bytes), span }| {
+            at_least_one(stringify!($bytes), bytes, &span, $findings);
+            bytes
+        });)*
+        $(let $times = $raw.$key.map_or(standard.$times, |At { value: Millis(ms), span }| {
+            at_least_one(stringify!($key), ms, &span, $findings);
+            ms
+        });)*
+        // Complete on purpose: a new bound of the core needs its key here.
+        Limits {
+            $($numbers,)* $($bytes,)* $($times,)*
+            denials_per_minute: $raw.denials_per_minute.map_or(standard.denials_per_minute, |at| at.value),
+        }
+    }};
+}
+
+fn limits(raw: raw::Limits, findings: &mut Findings) -> Limits {
+    if let Some(At { value: Bytes(bytes), span }) = &raw.store_bytes
+        && *bytes < 1 << 20
+    {
+        findings.error(span, "`store_bytes` must be at least 1MiB");
+    }
+    take_limits!(
+        raw,
+        findings,
+        [
+            max_agents,
+            max_tasks,
+            inbox_messages,
+            checkpoint_files,
+            max_nacks,
+            keys_per_agent,
+            requests_per_second,
+            connections
+        ],
+        [max_content, inbox_bytes, checkpoint_bytes],
+        [
+            message_ttl_ms: message_ttl,
+            handoff_request_ms: handoff_request,
+            handoff_drain_ms: handoff_drain,
+            handoff_complete_ms: handoff_complete,
+            keep_finished_ms: keep_finished,
+            key_ttl_ms: key_ttl
+        ]
+    )
+}
+
+/// An existing directory, absolute and without symbolic links.
+pub(super) fn directory(
+    base: &Path,
+    path: &At<String>,
+    what: &str,
+    findings: &mut Findings,
+) -> Option<PathBuf> {
+    let named = base.join(&path.value);
+    let problem = match named.canonicalize() {
+        Ok(found) if !found.is_dir() => format!("{what} {} is not a directory", named.display()),
+        Ok(found) if found.parent().is_none() => format!("{what} can't be the root directory"),
+        Ok(found) if found.to_str().is_none() => {
+            format!("{what} {} is not valid UTF-8", found.display())
+        }
+        Ok(found) => return Some(found),
+        Err(error) => format!("{what} {}: {}", named.display(), source::cause(&error)),
+    };
+    let help = if path.value.starts_with('~') {
+        "`~` is not expanded here: write the whole path"
+    } else {
+        "relative paths start at the directory of the mission file"
+    };
+    findings.error_with_help(&path.span, problem, help);
+    None
+}
+
+/// Refuses a directory for agents that holds missiond's own files: they could rewrite the log.
+pub(super) fn keep_from_own_files(
+    directory: &Path,
+    what: &str,
+    span: &Range<usize>,
+    host: &Host,
+    findings: &mut Findings,
+) {
+    for own in [&host.dirs.state, &host.dirs.runtime] {
+        if own.starts_with(directory) || directory.starts_with(own) {
+            findings.error_with_help(
+                span,
+                format!("{what} and missiond's own files in {} overlap", own.display()),
+                "agents could change the mission's log; choose a directory of its own",
+            );
+        }
+    }
+}
+
+/// Reports a path that doesn't fit into a socket address.
+pub(super) fn socket_path(
+    path: &Path,
+    what: &str,
+    span: &Range<usize>,
+    findings: &mut Findings,
+) -> Option<()> {
+    let excess = dirs::socket_path_excess(path)?;
+    findings.error_with_help(
+        span,
+        format!(
+            "the path of {what} has {} bytes, {} is the most: {}",
+            dirs::MAX_SOCKET_PATH + excess,
+            dirs::MAX_SOCKET_PATH,
+            path.display()
+        ),
+        "shorten the name, or set XDG_RUNTIME_DIR to a shorter directory",
+    );
+    None
+}
