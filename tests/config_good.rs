@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use missiond::config::dirs::Dirs;
+use missiond::config::dirs::Places;
 use missiond::config::{self, Durability, Host, Landlock, LogLimits, Mission, SecretSource};
 use missiond::core::spec::{
     Mode, Permission, Permissions, ReadyWhen, RestartOn, RestartSpec, Until,

@@ -98,7 +98,7 @@ fn one(
     let id =
         AgentName::new(&name.value).map_err(|error| findings.error(&name.span, error.to_string()));
     if let (Ok(id), Some(mission)) = (&id, &scene.name) {
-        let socket = scene.host.dirs.mission(mission).agent_socket(id);
+        let socket = scene.host.places.of(mission).agent_socket(id);
         socket_path(&socket, &format!("agent `{id}`'s socket"), &name.span, findings);
     }
     let Some(At { value: raw, span }) = raw else {

@@ -92,7 +92,7 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
         roles,
     };
     if let Some(name) = &head.name {
-        let socket = host.dirs.mission(&name.value.0).control_socket();
+        let socket = host.places.of(&name.value.0).control_socket();
         socket_path(&socket, "the control socket", &name.span, findings);
     }
     let agents = agents::agents(raw.agents, &scene, &limits, findings);
@@ -263,7 +263,7 @@ pub(super) fn keep_from_own_files(
     host: &Host,
     findings: &mut Findings,
 ) {
-    for own in [&host.dirs.state, &host.dirs.runtime] {
+    for own in host.places.bases() {
         if own.starts_with(directory) || directory.starts_with(own) {
             findings.error_with_help(
                 span,
@@ -280,17 +280,18 @@ pub(super) fn socket_path(
     what: &str,
     span: &Range<usize>,
     findings: &mut Findings,
-) -> Option<()> {
-    let excess = dirs::socket_path_excess(path)?;
+) {
+    let length = path.as_os_str().len();
+    if length <= dirs::MAX_SOCKET_PATH {
+        return;
+    }
     findings.error_with_help(
         span,
         format!(
-            "the path of {what} has {} bytes, {} is the most: {}",
-            dirs::MAX_SOCKET_PATH + excess,
+            "the path of {what} has {length} bytes, {} is the most: {}",
             dirs::MAX_SOCKET_PATH,
             path.display()
         ),
         "shorten the name, or set XDG_RUNTIME_DIR to a shorter directory",
     );
-    None
 }

@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Where a mission keeps its sockets and its state, and that these places are ours alone.
 //!
 //! ```text
@@ -79,9 +78,7 @@ impl Places {
     ///
     /// # Errors
     /// [`DirsError::NoHome`].
-    pub fn from_environment(
-        variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<Self, DirsError> {
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, DirsError> {
         let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let uid = own_uid();
         let runtime_base = match absolute("XDG_RUNTIME_DIR") {
@@ -108,13 +105,22 @@ impl Places {
         }
     }
 
+    /// The directories that hold the runtime directories and the state of all missions.
+    #[must_use]
+    pub fn bases(&self) -> [&Path; 2] {
+        [&self.runtime_base, &self.state_base]
+    }
+
     /// The missions that have a control socket, by name. One of them may be dead.
     ///
     /// # Errors
     /// The runtime directory is there and can't be read.
     pub fn running(&self) -> Result<Vec<MissionName>, DirsError> {
-        let failed =
-            |source| DirsError::Io { what: "list", path: self.runtime_base.clone(), source };
+        let failed = |source| DirsError::Io {
+            what: "list",
+            path: self.runtime_base.clone(),
+            source,
+        };
         let entries = match fs::read_dir(&self.runtime_base) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(failed)?,
@@ -132,87 +138,10 @@ impl Places {
         names.sort();
         Ok(names)
     }
-=======
-//! Where the files of a mission live (DESIGN 10). Names paths only; whoever makes the directories
-//! decides and checks their modes.
-//!
-//! ```text
-//! runtime/<mission>/   control.sock lock agents/<name>/bus.sock
-//! state/<mission>/     mission.db blobs/ agents/<name>/{home,tmp,log,lock,task}
-//! ```
-
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-
-use crate::ids::{AgentName, MissionName};
-
-/// The longest path of a Unix socket: `sun_path` has 108 bytes, one of them the NUL (unix(7)).
-pub const MAX_SOCKET_PATH: usize = 107;
-
-/// Why there is no place for state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("neither XDG_STATE_HOME nor HOME is set to an absolute path")]
-pub struct NoStateDir;
-
-/// The directories that hold those of all missions of this user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Dirs {
-    /// Sockets and locks; gone after a reboot.
-    pub runtime: PathBuf,
-    /// Logs, blobs, homes.
-    pub state: PathBuf,
-}
-
-impl Dirs {
-    /// The directories of the calling process.
-    ///
-    /// # Errors
-    /// Neither `XDG_STATE_HOME` nor `HOME` is set.
-    pub fn current() -> Result<Self, NoStateDir> {
-        let uid = nix::unistd::Uid::current().as_raw();
-        let ours = |path: &Path| path.metadata().is_ok_and(|dir| dir.is_dir() && dir.uid() == uid);
-        Self::of(|name| std::env::var_os(name), uid, ours)
-    }
-
-    /// The same for a given environment and user; `ours` tells whether a directory belongs to it.
-    ///
-    /// # Errors
-    /// Neither `XDG_STATE_HOME` nor `HOME` is set.
-    pub fn of(
-        variable: impl Fn(&str) -> Option<OsString>,
-        uid: u32,
-        ours: impl Fn(&Path) -> bool,
-    ) -> Result<Self, NoStateDir> {
-        // The XDG specification: relative paths are invalid and to be ignored.
-        let absolute =
-            |name: &str| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let run_user = || Some(PathBuf::from(format!("/run/user/{uid}"))).filter(|path| ours(path));
-        let runtime = absolute("XDG_RUNTIME_DIR")
-            .or_else(run_user)
-            .map_or_else(|| format!("/tmp/missiond-{uid}").into(), |dir| dir.join("missiond"));
-        let state = absolute("XDG_STATE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
-            .ok_or(NoStateDir)?
-            .join("missiond");
-        Ok(Dirs { runtime, state })
-    }
-
-    /// The directories of one mission.
-    #[must_use]
-    pub fn mission(&self, name: &MissionName) -> MissionDirs {
-        MissionDirs {
-            runtime: self.runtime.join(name.as_str()),
-            state: self.state.join(name.as_str()),
-        }
-    }
->>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)
 }
 
 /// The directories of one mission.
 #[derive(Debug, Clone, PartialEq, Eq)]
-<<<<<<< HEAD
 pub struct Dirs {
     runtime: PathBuf,
     state: PathBuf,
@@ -250,33 +179,18 @@ impl Dirs {
         &self.state
     }
 
-=======
-pub struct MissionDirs {
-    /// Sockets and locks.
-    pub runtime: PathBuf,
-    /// Log, blobs, homes.
-    pub state: PathBuf,
-}
-
-impl MissionDirs {
->>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)
     /// The operator's socket.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         self.runtime.join("control.sock")
     }
 
-<<<<<<< HEAD
     /// The file whose lock the daemon holds; it names its pid.
-=======
-    /// The daemon's lock; holds its pid.
->>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.runtime.join("lock")
     }
 
-<<<<<<< HEAD
     /// The key that an operator under `no_new_privs` shows.
     #[must_use]
     pub fn operator_key(&self) -> PathBuf {
@@ -330,8 +244,7 @@ impl AgentDirs {
             }
             ensure_private(dir)?;
         }
-        let own =
-            [self.home(), self.tmp(), self.log(), self.checkpoint(), self.handoff(), self.tasks()];
+        let own = [self.home(), self.tmp(), self.log(), self.checkpoint(), self.handoff(), self.tasks()];
         own.iter().try_for_each(|dir| ensure_private(dir))
     }
 
@@ -438,50 +351,12 @@ fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirsEr
 
 fn own_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
-=======
-    /// The directory of an agent's socket, the only one of the runtime directory that it sees.
-    #[must_use]
-    pub fn agent_runtime(&self, agent: &AgentName) -> PathBuf {
-        self.runtime.join("agents").join(agent.as_str())
-    }
-
-    /// An agent's socket.
-    #[must_use]
-    pub fn agent_socket(&self, agent: &AgentName) -> PathBuf {
-        self.agent_runtime(agent).join("bus.sock")
-    }
-
-    /// The log of events.
-    #[must_use]
-    pub fn database(&self) -> PathBuf {
-        self.state.join("mission.db")
-    }
-
-    /// The directory of files by hash.
-    #[must_use]
-    pub fn blobs(&self) -> PathBuf {
-        self.state.join("blobs")
-    }
-
-    /// The directory that holds an agent's home, logs and tasks.
-    #[must_use]
-    pub fn agent_state(&self, agent: &AgentName) -> PathBuf {
-        self.state.join("agents").join(agent.as_str())
-    }
-}
-
-/// By how many bytes a socket's path is too long; `None` where it fits.
-#[must_use]
-pub fn socket_path_excess(path: &Path) -> Option<usize> {
-    path.as_os_str().as_bytes().len().checked_sub(MAX_SOCKET_PATH).filter(|excess| *excess > 0)
->>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-<<<<<<< HEAD
     fn places(root: &Path) -> Places {
         let (run, state) = (root.join("run"), root.join("home"));
         fs::create_dir_all(&run).unwrap();
@@ -566,40 +441,5 @@ mod tests {
     #[test]
     fn without_a_home_there_is_no_place_for_state() {
         assert!(matches!(Places::from_environment(|_| None), Err(DirsError::NoHome)));
-=======
-    fn dirs(variables: &[(&str, &str)], run_user: bool) -> Result<Dirs, NoStateDir> {
-        let variable = |name: &str| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| OsString::from(value))
-        };
-        Dirs::of(variable, 1000, |_| run_user)
-    }
-
-    #[test]
-    fn xdg_variables_come_first() {
-        let found =
-            dirs(&[("XDG_RUNTIME_DIR", "/r"), ("XDG_STATE_HOME", "/s"), ("HOME", "/h")], true);
-        assert_eq!(found, Ok(Dirs { runtime: "/r/missiond".into(), state: "/s/missiond".into() }));
-    }
-
-    #[test]
-    fn relative_xdg_variables_are_ignored() {
-        let found = dirs(&[("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", ""), ("HOME", "/h")], true);
-        let state = "/h/.local/state/missiond".into();
-        assert_eq!(found, Ok(Dirs { runtime: "/run/user/1000/missiond".into(), state }));
-    }
-
-    #[test]
-    fn without_a_runtime_directory_there_is_one_of_the_user_in_tmp() {
-        let found = dirs(&[("HOME", "/h")], false).unwrap();
-        assert_eq!(found.runtime, Path::new("/tmp/missiond-1000"));
-        assert_eq!(dirs(&[], true), Err(NoStateDir));
-    }
-
-    #[test]
-    fn a_socket_path_has_107_bytes_at_most() {
-        let path = |length: usize| PathBuf::from(format!("/{}", "x".repeat(length - 1)));
-        assert_eq!(socket_path_excess(&path(107)), None);
-        assert_eq!(socket_path_excess(&path(108)), Some(1));
->>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)
     }
 }

@@ -1,8 +1,3 @@
-<<<<<<< HEAD
-//! What a mission is configured with, and where it lives.
-
-pub mod dirs;
-=======
 //! `mission.toml`, from its text to a checked [`Mission`].
 //!
 //! ```text
@@ -222,8 +217,8 @@ pub enum ConfigError {
         size: u64,
     },
     /// This user has no place for a mission's state.
-    #[error("error: {0}\n  help: set HOME, or XDG_STATE_HOME")]
-    NoStateDir(#[from] dirs::NoStateDir),
+    #[error("error: {0}\n  help: set HOME or XDG_STATE_HOME")]
+    NoHome(#[from] dirs::DirsError),
     /// Its content is wrong.
     #[error("{}", list(problems))]
     Invalid {
@@ -256,10 +251,10 @@ fn list(problems: &[Problem]) -> String {
 }
 
 /// What of this process and machine a mission file is checked against.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Host {
     /// Where missions live.
-    pub dirs: dirs::Dirs,
+    pub places: dirs::Places,
     /// The `PATH` that agents get, without the directory of `missionctl`.
     pub path: Option<String>,
     /// The directory of `missionctl`, which stands first in it.
@@ -271,10 +266,10 @@ impl Host {
     ///
     /// # Errors
     /// The environment names no place for state.
-    pub fn current() -> Result<Self, dirs::NoStateDir> {
+    pub fn current() -> Result<Self, dirs::DirsError> {
         let executable = std::env::current_exe().ok();
         Ok(Host {
-            dirs: dirs::Dirs::current()?,
+            places: dirs::Places::from_environment(|name| std::env::var_os(name))?,
             path: std::env::var("PATH").ok(),
             missionctl_dir: executable.and_then(|file| file.parent().map(Path::to_path_buf)),
         })
@@ -299,4 +294,3 @@ pub fn load_for(file: &Path, host: &Host) -> Result<Mission, ConfigError> {
     let absolute = std::path::absolute(file).map_err(unreadable)?;
     check::mission(file, absolute, &text, host)
 }
->>>>>>> 4a3e311 (config: mission.toml to a checked mission, with every problem and its place)
