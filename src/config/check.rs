@@ -210,6 +210,9 @@ fn limits(raw: raw::Limits, findings: &mut Findings) -> Limits {
         [
             max_agents,
             max_tasks,
+            max_handoffs,
+            keep_checkpoints,
+            subscriptions,
             inbox_messages,
             checkpoint_files,
             max_nacks,

@@ -62,6 +62,12 @@ section! {
         optional max_agents: At<u32>,
         /// Tasks that are not pruned.
         optional max_tasks: At<u32>,
+        /// Handoffs that are open at one time, in the whole mission.
+        optional max_handoffs: At<u32>,
+        /// Checkpoints kept of one task, the newest.
+        optional keep_checkpoints: At<u32>,
+        /// Named subscriptions of one agent.
+        optional subscriptions: At<u32>,
         /// One message's content, a task's data or result, or a checkpoint's JSON.
         optional max_content: At<Bytes>,
         /// Unacknowledged direct messages for one agent.
