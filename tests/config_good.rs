@@ -40,10 +40,12 @@ impl Scene {
 
 fn host() -> Host {
     Host {
-        dirs: Dirs {
-            runtime: "/run/user/1000/missiond".into(),
-            state: "/var/state/missiond".into(),
-        },
+        places: Places::from_environment(|name| match name {
+            "XDG_RUNTIME_DIR" => Some("/run/user/1000".into()),
+            "XDG_STATE_HOME" => Some("/var/state".into()),
+            _ => None,
+        })
+        .unwrap(),
         path: Some("/usr/bin:/bin".into()),
         missionctl_dir: None,
     }

@@ -62,7 +62,7 @@ section! {
         optional max_agents: At<u32>,
         /// Tasks that are not pruned.
         optional max_tasks: At<u32>,
-        /// Handoffs that are open at one time, in the whole mission.
+        /// Handoffs that are kept; beyond it the oldest ended ones go before their time.
         optional max_handoffs: At<u32>,
         /// Checkpoints kept of one task, the newest.
         optional keep_checkpoints: At<u32>,
