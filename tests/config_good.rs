@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use missiond::config::dirs::Places;
-use missiond::config::{self, Durability, Host, Landlock, LogLimits, Mission, SecretSource};
+use missiond::config::{self, Durability, Host, LogLimits, Mission, SecretSource};
 use missiond::core::spec::{
     Mode, Permission, Permissions, ReadyWhen, RestartOn, RestartSpec, Until,
 };
+use missiond::policy::{LandlockMode, Level};
 use tempfile::TempDir;
 
 struct Scene {
@@ -80,7 +81,7 @@ fn what_is_not_said_has_its_default() {
     let launch = &mission.agents["one"];
     assert_eq!(launch.command, ["true"]);
     assert_eq!(launch.cwd, mission.workspace);
-    assert_eq!((launch.level, launch.landlock), (1, Landlock::Files));
+    assert_eq!((launch.level, launch.landlock), (Level::Process, LandlockMode::Files));
     assert!(launch.workspace_write);
     assert_eq!(launch.log, LogLimits { max_bytes: 10 << 20, keep: 3 });
 }
@@ -186,12 +187,12 @@ after = ["first"]
     assert_eq!(launch.env_pass, ["EDITOR"]);
     assert_eq!(launch.secrets["TOKEN"], SecretSource::Env("MY_TOKEN".into()));
     assert_eq!(launch.secrets["KEY"], SecretSource::File(scene.path("key.txt")));
-    assert_eq!(launch.landlock, Landlock::Scope);
+    assert_eq!(launch.landlock, LandlockMode::ScopeOnly);
     assert_eq!(
         (&launch.read, &launch.write),
         (&vec![scene.path("extra")], &vec![scene.path("extra")])
     );
-    assert_eq!((launch.limits.memory, launch.limits.pids), (Some(2 << 30), 256));
+    assert_eq!((launch.limits.memory, launch.limits.pids), (Some(2 << 30), Some(256)));
     assert_eq!((launch.limits.cpu_seconds, launch.limits.nofile), (Some(90), Some(100)));
     assert_eq!(launch.limits.file_size, Some(1_000_000));
     assert_eq!(launch.log, LogLimits { max_bytes: 1 << 20, keep: 1 });

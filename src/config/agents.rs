@@ -11,13 +11,15 @@ use super::problem::nearest;
 use super::raw::{self, Restart};
 use super::read::{At, Findings, Named};
 use super::units::Millis;
-use super::words::Word;
-use super::{AgentLaunch, AgentLimits, LogLimits, SecretSource, digest};
-use crate::core::spec::{AgentSpec, Limits, Mode, Permission, RestartSpec};
+use super::words::{Grant, Word};
+use super::{AgentLaunch, LogLimits, SecretSource, digest};
+use crate::core::spec::{self, AgentSpec, Mode, Permission, RestartSpec};
 use crate::ids::{AgentName, Capability};
+use crate::policy::environment::DEFAULT_PATH;
+use crate::policy::{Grants, LandlockMode, Level, Limits, landlock};
 
-/// `PATH` of an agent where neither it nor missiond has one.
-const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Processes and threads of an agent that asks for no other number.
+const PIDS: u64 = 1024;
 
 /// All agents of the file, also those that are wrong.
 pub(super) struct Agents(Vec<Agent>);
@@ -62,7 +64,7 @@ impl Agents {
 pub(super) fn agents(
     raw: Option<At<Named<At<raw::Agent>>>>,
     scene: &Scene<'_>,
-    limits: &Limits,
+    limits: &spec::Limits,
     findings: &mut Findings,
 ) -> Agents {
     let Some(At { value: Named(raw), span }) = raw else { return Agents(Vec::new()) };
@@ -136,7 +138,7 @@ fn one(
             role: role.value.0.clone(),
             capabilities: capabilities.clone(),
             mode: raw.mode.map_or(Mode::default(), |Word(mode)| mode),
-            level,
+            level: level.number(),
             restart: restart(raw.restart.as_ref(), &span, findings),
             ready: raw.ready.map_or_else(Default::default, |Word(ready)| ready),
             start_timeout_ms: time("start_timeout", raw.start_timeout.as_ref(), findings)
@@ -193,7 +195,7 @@ fn restart(raw: Option<&Restart>, span: &Range<usize>, findings: &mut Findings) 
 
 fn launch(
     raw: &raw::Agent,
-    level: Option<u8>,
+    level: Option<Level>,
     writable: bool,
     scene: &Scene<'_>,
     findings: &mut Findings,
@@ -208,9 +210,14 @@ fn launch(
         Some(path) => directory(&scene.base, path, "`cwd`", findings),
         None => scene.workspace.clone(),
     };
+    let mode = raw.landlock.map_or_else(Default::default, |Word(mode)| mode);
     let path = variables.env.get("PATH").map(String::as_str);
     let command = raw.command.as_ref().and_then(|command| {
         let program = program(command, path, level, scene, findings)?;
+        if level == Some(Level::Process) && mode == LandlockMode::Files {
+            let extra = read.iter().chain(&write).flatten().map(|(path, _)| path.as_path());
+            check_readable(&program, command, extra, scene, findings);
+        }
         if writable {
             warn_of_writable(&program, command, write.as_deref(), scene, findings);
         }
@@ -233,9 +240,8 @@ fn launch(
         });
         LogLimits { max_bytes, keep: log.keep.unwrap_or(standard.keep) }
     });
-    let mut grants: Vec<_> = raw.grants.iter().flatten().map(|Word(grant)| *grant).collect();
-    grants.sort_unstable();
-    grants.dedup();
+    let granted = |grant| raw.grants.iter().flatten().any(|Word(word)| *word == grant);
+    let grants = Grants { pty: granted(Grant::Pty), shared_memory: granted(Grant::SharedMemory) };
     let paths = |list: Option<Vec<(PathBuf, Range<usize>)>>| {
         list.map(|list| list.into_iter().map(|(path, _)| path).collect())
     };
@@ -248,7 +254,7 @@ fn launch(
         env: variables.env,
         env_pass: variables.pass,
         secrets: variables.secrets,
-        landlock: raw.landlock.map_or_else(Default::default, |Word(mode)| mode),
+        landlock: mode,
         read: paths(read)?,
         write: paths(write)?,
         grants,
@@ -273,8 +279,8 @@ fn directories(
     all.into_iter().collect()
 }
 
-fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> AgentLimits {
-    let standard = AgentLimits::default();
+fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> Limits {
+    let standard = Limits { pids: Some(PIDS), ..Limits::default() };
     let Some(raw) = raw else { return standard };
     if let Some(cpu) = &raw.cpu {
         findings.error_with_help(
@@ -297,9 +303,9 @@ fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> AgentLimit
     for (key, at) in counts.into_iter().filter_map(|(key, at)| Some((key, at.as_ref()?))) {
         at_least_one(key, at.value, &at.span, findings);
     }
-    AgentLimits {
+    Limits {
         memory: raw.memory.as_ref().map(|at| at.value.0),
-        pids: raw.pids.as_ref().map_or(standard.pids, |at| at.value),
+        pids: raw.pids.as_ref().map_or(standard.pids, |at| Some(at.value)),
         cpu_seconds,
         nofile: raw.nofile.as_ref().map(|at| at.value),
         file_size: raw.fsize.as_ref().map(|at| at.value.0),
@@ -369,7 +375,7 @@ fn variables(raw: &raw::Agent, scene: &Scene<'_>, findings: &mut Findings) -> Va
 fn program(
     command: &At<Vec<At<String>>>,
     path: Option<&str>,
-    level: Option<u8>,
+    level: Option<Level>,
     scene: &Scene<'_>,
     findings: &mut Findings,
 ) -> Option<PathBuf> {
@@ -427,8 +433,13 @@ fn program(
 
 /// The program of this name in the `PATH` that the agent will have: no relative entry and none in
 /// the workspace at level 1.
-fn search(name: &str, path: Option<&str>, level: Option<u8>, scene: &Scene<'_>) -> Option<PathBuf> {
-    let confined = level != Some(0);
+fn search(
+    name: &str,
+    path: Option<&str>,
+    level: Option<Level>,
+    scene: &Scene<'_>,
+) -> Option<PathBuf> {
+    let confined = level != Some(Level::None);
     let in_workspace = |entry: &Path| {
         scene.workspace.as_ref().is_some_and(|workspace| entry.starts_with(workspace))
     };
@@ -444,6 +455,29 @@ fn search(name: &str, path: Option<&str>, level: Option<u8>, scene: &Scene<'_>) 
         .chain(entries)
         .map(|entry| entry.join(name))
         .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
+}
+
+/// Reports a program that level 1 doesn't let the agent read, which exec(2) would only call "permission
+/// denied".
+fn check_readable<'a>(
+    program: &Path,
+    command: &At<Vec<At<String>>>,
+    extra: impl Iterator<Item = &'a Path>,
+    scene: &'a Scene<'_>,
+    findings: &mut Findings,
+) {
+    let Ok(real) = program.canonicalize() else { return };
+    let system = landlock::SYSTEM.iter().map(Path::new);
+    let own = scene.workspace.as_deref().into_iter().chain(scene.host.missionctl_dir.as_deref());
+    if extra.chain(system).chain(own).any(|directory| real.starts_with(directory)) {
+        return;
+    }
+    let (Some(first), Some(directory)) = (command.value.first(), real.parent()) else { return };
+    findings.error_with_help(
+        &first.span,
+        format!("at level 1 the agent may not read program {}", real.display()),
+        format!("allow its directory: read = [\"{}\"]", directory.display()),
+    );
 }
 
 /// Warns where an agent could rewrite a program that is started with the rights of another.

@@ -13,10 +13,11 @@ use super::problem::place;
 use super::raw;
 use super::read::{At, Findings, Named};
 use super::units::{Bytes, Millis};
-use super::words::{Level, Word};
-use super::{ConfigError, Durability, Enforcement, Host, Mission, agents, dirs, source, tasks};
+use super::words::Word;
+use super::{ConfigError, Durability, Host, Mission, agents, dirs, source, tasks};
 use crate::core::spec::{Limits, MissionSpec, Permission, Permissions, Until, builtin_roles};
 use crate::ids::{MissionName, RoleName};
+use crate::policy::{Enforcement, Level};
 
 /// Bytes of log that a mission may have by default.
 const STORE_BYTES: u64 = 4 << 30;
@@ -28,7 +29,7 @@ pub(super) struct Scene<'a> {
     pub(super) base: PathBuf,
     pub(super) name: Option<MissionName>,
     pub(super) workspace: Option<PathBuf>,
-    pub(super) level: Option<u8>,
+    pub(super) level: Option<Level>,
     pub(super) enforcement: Enforcement,
     /// The permissions of each role; none where its definition is wrong.
     pub(super) roles: BTreeMap<RoleName, Option<Permissions>>,
@@ -86,7 +87,7 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
         workspace,
         level: match &head.isolation {
             Some(at) => level(at, findings),
-            None => Some(1),
+            None => Some(Level::Process),
         },
         enforcement: head.enforcement.map_or(Enforcement::default(), |Word(word)| word),
         roles,
@@ -121,9 +122,9 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
 }
 
 /// A level that this version grants.
-pub(super) fn level(at: &At<Level>, findings: &mut Findings) -> Option<u8> {
-    let Level(level) = at.value;
-    if level <= 1 {
+pub(super) fn level(at: &At<Level>, findings: &mut Findings) -> Option<Level> {
+    let level = at.value;
+    if level <= Level::Process {
         return Some(level);
     }
     findings.error_with_help(
@@ -278,12 +279,7 @@ pub(super) fn keep_from_own_files(
 }
 
 /// Reports a path that doesn't fit into a socket address.
-pub(super) fn socket_path(
-    path: &Path,
-    what: &str,
-    span: &Range<usize>,
-    findings: &mut Findings,
-) {
+pub(super) fn socket_path(path: &Path, what: &str, span: &Range<usize>, findings: &mut Findings) {
     let length = path.as_os_str().len();
     if length <= dirs::MAX_SOCKET_PATH {
         return;

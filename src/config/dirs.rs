@@ -78,7 +78,9 @@ impl Places {
     ///
     /// # Errors
     /// [`DirsError::NoHome`].
-    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, DirsError> {
+    pub fn from_environment(
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, DirsError> {
         let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|p| p.is_absolute());
         let uid = own_uid();
         let runtime_base = match absolute("XDG_RUNTIME_DIR") {
@@ -116,11 +118,8 @@ impl Places {
     /// # Errors
     /// The runtime directory is there and can't be read.
     pub fn running(&self) -> Result<Vec<MissionName>, DirsError> {
-        let failed = |source| DirsError::Io {
-            what: "list",
-            path: self.runtime_base.clone(),
-            source,
-        };
+        let failed =
+            |source| DirsError::Io { what: "list", path: self.runtime_base.clone(), source };
         let entries = match fs::read_dir(&self.runtime_base) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other.map_err(failed)?,
@@ -244,7 +243,8 @@ impl AgentDirs {
             }
             ensure_private(dir)?;
         }
-        let own = [self.home(), self.tmp(), self.log(), self.checkpoint(), self.handoff(), self.tasks()];
+        let own =
+            [self.home(), self.tmp(), self.log(), self.checkpoint(), self.handoff(), self.tasks()];
         own.iter().try_for_each(|dir| ensure_private(dir))
     }
 

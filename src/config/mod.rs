@@ -32,6 +32,7 @@ pub use self::secrets::SecretSource;
 pub use self::source::MAX_FILE;
 use crate::core::spec::MissionSpec;
 use crate::ids::AgentName;
+use crate::policy::{Enforcement, Grants, LandlockMode, Level, Limits};
 
 /// A checked mission: everything the daemon needs to run it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,35 +63,6 @@ pub enum Durability {
     Process,
 }
 
-/// What happens where the kernel lacks Landlock or seccomp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Enforcement {
-    /// The agent isn't started.
-    #[default]
-    Required,
-    /// It is started without, and `status` says so.
-    BestEffort,
-}
-
-/// How much of Landlock level 1 uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Landlock {
-    /// Files, signals and abstract sockets.
-    #[default]
-    Files,
-    /// Signals and abstract sockets only.
-    Scope,
-}
-
-/// Something beyond an agent's own directories.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grant {
-    /// Pseudo terminals.
-    Pty,
-    /// `/dev/shm`.
-    SharedMemory,
-}
-
 /// How to start an agent. Holds no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AgentLaunch {
@@ -99,8 +71,8 @@ pub struct AgentLaunch {
     pub command: Vec<String>,
     /// Working directory, absolute.
     pub cwd: PathBuf,
-    /// Isolation level; 0 stands for `none`.
-    pub level: u8,
+    /// Isolation level; in this version `none` or 1.
+    pub level: Level,
     /// Whether its role may write the workspace.
     pub workspace_write: bool,
     /// Whether the level may be granted in part.
@@ -112,15 +84,15 @@ pub struct AgentLaunch {
     /// Names of variables, and where their values come from.
     pub secrets: BTreeMap<String, SecretSource>,
     /// How much of Landlock.
-    pub landlock: Landlock,
+    pub landlock: LandlockMode,
     /// More directories to read and run programs from: absolute, without symbolic links.
     pub read: Vec<PathBuf>,
     /// More directories to write: absolute, without symbolic links.
     pub write: Vec<PathBuf>,
-    /// Extra grants, sorted.
-    pub grants: Vec<Grant>,
+    /// Extra grants.
+    pub grants: Grants,
     /// Resource limits.
-    pub limits: AgentLimits,
+    pub limits: Limits,
     /// Its logs.
     pub log: LogLimits,
 }
@@ -139,27 +111,6 @@ impl fmt::Debug for AgentLaunch {
             .field("landlock", &self.landlock)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
-    }
-}
-
-/// What an agent's processes may use; `None` where nothing was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AgentLimits {
-    /// Bytes of private writable memory of each process.
-    pub memory: Option<u64>,
-    /// Processes and threads.
-    pub pids: u64,
-    /// Seconds of processor time of each process.
-    pub cpu_seconds: Option<u64>,
-    /// Open files of each process.
-    pub nofile: Option<u64>,
-    /// Bytes of the largest file it may write.
-    pub file_size: Option<u64>,
-}
-
-impl Default for AgentLimits {
-    fn default() -> Self {
-        AgentLimits { memory: None, pids: 1024, cpu_seconds: None, nofile: None, file_size: None }
     }
 }
 

@@ -6,12 +6,13 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
+use super::Durability;
 use super::read::{At, Findings, Named, Read, Value, leaf, section};
 use super::units::{Bytes, Millis};
-use super::words::{Id, Level, Word};
-use super::{Durability, Enforcement, Grant, Landlock};
+use super::words::{Grant, Id, Word};
 use crate::core::spec::{Mode, Permission, ReadyWhen, RestartOn, Until};
 use crate::ids::{Capability, MissionName, RoleName, TaskId};
+use crate::policy::{Enforcement, LandlockMode, Level};
 
 section! {
     /// A team of agents that work on one thing.
@@ -141,7 +142,7 @@ section! {
         /// What its processes may use.
         optional limits: AgentLimits,
         /// How much of Landlock level 1 uses: "files", or "scope" for agents that sandbox their own children.
-        optional landlock: Word<Landlock>,
+        optional landlock: Word<LandlockMode>,
         /// More directories that it may read and run programs from.
         optional read: Vec<At<String>>,
         /// More directories that it may write.

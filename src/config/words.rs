@@ -6,11 +6,12 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
+use super::Durability;
 use super::problem::nearest;
 use super::read::{Findings, Read, Value, leaf, wrong_type};
-use super::{Durability, Enforcement, Grant, Landlock};
 use crate::core::spec::{Mode, Permission, ReadyWhen, RestartOn, Until};
 use crate::ids::IdError;
+use crate::policy::{Enforcement, LandlockMode, Level};
 
 /// An enum whose values are written as words.
 pub(super) trait Words: Copy + 'static {
@@ -99,9 +100,9 @@ impl Words for Durability {
     const WORDS: &'static [(&'static str, Self)] =
         &[("disk", Durability::Disk), ("process", Durability::Process)];
 }
-impl Words for Landlock {
+impl Words for LandlockMode {
     const WORDS: &'static [(&'static str, Self)] =
-        &[("files", Landlock::Files), ("scope", Landlock::Scope)];
+        &[("files", LandlockMode::Files), ("scope", LandlockMode::ScopeOnly)];
 }
 
 impl Words for Enforcement {
@@ -111,6 +112,13 @@ impl Words for Enforcement {
 impl Words for Grant {
     const WORDS: &'static [(&'static str, Self)] =
         &[("pty", Grant::Pty), ("shared_memory", Grant::SharedMemory)];
+}
+
+/// Something beyond an agent's own directories; see [`crate::policy::Grants`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    Pty,
+    SharedMemory,
 }
 
 /// An id of `ids`, checked by its own rule.
@@ -147,21 +155,18 @@ impl<T> JsonSchema for Id<T> {
     }
 }
 
-/// An isolation level: `none`, 1, 2 or 3. All four are words of the language; which of them this
-/// version grants is decided later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Level(pub(super) u8);
-
+/// All four levels are words of the language; which of them this version grants is decided later.
 impl Read for Level {
     const EXPECTED: &'static str = "\"none\", 1, 2 or 3";
 
     fn read(value: &Value<'_>, path: &str, findings: &mut Findings) -> Option<Self> {
         let (read, text) = match value.get_ref() {
-            DeValue::String(text) if text == "none" => (Some(0), text.to_string()),
+            DeValue::String(text) if text == "none" => (Some(Level::None), text.to_string()),
             DeValue::String(text) => (None, format!("\"{text}\"")),
             DeValue::Integer(number) => {
                 let level = u8::from_str_radix(number.as_str(), number.radix()).ok();
-                (level.filter(|level| (1..=3).contains(level)), number.to_string())
+                let level = level.and_then(Level::from_number);
+                (level.filter(|level| *level != Level::None), number.to_string())
             }
             DeValue::Float(_)
             | DeValue::Boolean(_)
@@ -176,7 +181,7 @@ impl Read for Level {
             let message = format!("{} can't be {text}: it is {}", leaf(path), Self::EXPECTED);
             findings.error(&value.span(), message);
         }
-        read.map(Level)
+        read
     }
 }
 
