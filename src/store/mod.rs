@@ -18,6 +18,8 @@
 //! With [`Durability::Disk`] a record that was reported [`Notice::Durable`] survives power loss;
 //! with [`Durability::Process`] it survives the death of this process, not that of the machine.
 
+pub mod beneath;
+pub mod blobs;
 mod chain;
 mod checkpoint;
 mod error;
