@@ -29,7 +29,7 @@ pub(super) struct Bounds {
 pub(super) struct Batch {
     pub(super) records: Vec<Record>,
     pub(super) class: Class,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 /// One piece of work for the writer.

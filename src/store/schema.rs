@@ -171,11 +171,15 @@ pub(super) fn limit_pages(conn: &Connection, bytes: u64) -> rusqlite::Result<()>
     conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
 }
 
-/// Whether the file has grown to its limit.
-pub(super) fn at_page_limit(conn: &Connection) -> bool {
+/// Whether the file would have grown beyond its limit with `bytes` more.
+pub(super) fn beyond_limit(conn: &Connection, bytes: u64) -> bool {
     let number = |sql| conn.query_row(sql, [], |row| row.get::<_, i64>(0));
     match (number("PRAGMA page_count"), number("PRAGMA max_page_count")) {
-        (Ok(count), Ok(max)) => count >= max,
+        (Ok(count), Ok(max)) => {
+            // One page more for the table's inner nodes.
+            let more = i64::try_from(bytes / PAGE).unwrap_or(i64::MAX).saturating_add(2);
+            count.saturating_add(more) > max
+        }
         _ => false,
     }
 }

@@ -212,13 +212,13 @@ impl Writer {
         group: &[Batch],
     ) -> Result<Head, Bad> {
         if let Err(source) = sql.begin.execute([]) {
-            return Err(Bad::Determinate(self.write_error(conn, source)));
+            return Err(Bad::Determinate(self.write_error(conn, group, source)));
         }
         let head = self.insert(conn, sql, group).map_err(|why| self.roll_back(conn, why))?;
         if let Err(source) = sql.commit.execute([]) {
             return Err(match source.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => {
-                    let why = self.write_error(conn, source);
+                    let why = self.write_error(conn, group, source);
                     self.roll_back(conn, why)
                 }
                 _ => Bad::Unknown(FatalError::Commit { source }),
@@ -256,12 +256,12 @@ impl Writer {
                 salt.as_ref().map(|salt| &salt[..]),
                 content,
             ];
-            sql.insert.execute(row).map_err(|source| self.write_error(conn, source))?;
+            sql.insert.execute(row).map_err(|source| self.write_error(conn, group, source))?;
             head = Head { seq: record.seq, hash };
             if head.seq.is_multiple_of(SEGMENT) {
                 let Hash(hash) = &hash;
                 let row = params![sql_seq(head.seq), sql_seq(head.seq - SEGMENT + 1), &hash[..]];
-                sql.segment.execute(row).map_err(|source| self.write_error(conn, source))?;
+                sql.segment.execute(row).map_err(|source| self.write_error(conn, group, source))?;
             }
             bytes += record.size() as u64;
         }
@@ -286,10 +286,17 @@ impl Writer {
         }
     }
 
-    /// Names an error; asked before the rollback, while the file still has its grown size.
-    fn write_error(&self, conn: &Connection, source: rusqlite::Error) -> WriteError {
+    /// Names an error of writing `group`.
+    fn write_error(
+        &self,
+        conn: &Connection,
+        group: &[Batch],
+        source: rusqlite::Error,
+    ) -> WriteError {
+        let bytes = || group.iter().map(|batch| batch.bytes as u64).sum();
         match source.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) if schema::at_page_limit(conn) => {
+            // SQLite says the same of both.
+            Some(ErrorCode::DiskFull) if schema::beyond_limit(conn, bytes()) => {
                 WriteError::SizeLimit { limit: self.size_limit }
             }
             Some(ErrorCode::DiskFull) => WriteError::DiskFull,

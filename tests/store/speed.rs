@@ -1,0 +1,96 @@
+//! How fast it is. Not run by default: figures of a debug build or a busy machine say nothing.
+//! `cargo test --release --test store speed -- --ignored --nocapture --test-threads 1`
+
+use std::time::Instant;
+
+use missiond::store::{Class, Durability, Notice, Options, Record, verify};
+
+use super::support::{open, options, record, try_open};
+
+#[expect(clippy::disallowed_methods, reason = "the test measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[test]
+#[ignore = "measures"]
+fn a_million_events() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let log =
+        try_open(dir.path(), &Options { durability: Durability::Process, ..options() }).unwrap();
+    let start = now();
+    let mut next = 1;
+    while next <= 1_000_000 {
+        let batch: Vec<Record> = (next..next + 1000).map(record).collect();
+        next += 1000;
+        log.store.append(batch, Class::Request).unwrap();
+        log.wait_durable(next - 1000);
+    }
+    println!("append of 1,000,000 in batches of 1,000: {:?}", start.elapsed());
+    let start = now();
+    let mut bytes = 0;
+    log.reader
+        .fold(1, |record| {
+            bytes += record.envelope.len();
+            Ok::<(), std::io::Error>(())
+        })
+        .unwrap();
+    println!("fold of 1,000,000 ({bytes} bytes of envelope): {:?}", start.elapsed());
+    let start = now();
+    let mut page = log.reader.scan(1, 1000, &[]).unwrap();
+    while !page.at_end {
+        page = log.reader.scan(page.next_seq, 1000, &[]).unwrap();
+    }
+    println!("scan of 1,000,000: {:?}", start.elapsed());
+    let start = now();
+    log.close();
+    println!("close: {:?}", start.elapsed());
+    let start = now();
+    verify(dir.path()).unwrap();
+    println!("verify of 1,000,000: {:?}", start.elapsed());
+    let start = now();
+    let log = open(dir.path());
+    println!("open with the whole chain verified: {:?}", start.elapsed());
+    log.close();
+    println!("file: {} MiB", std::fs::metadata(dir.path().join("mission.db")).unwrap().len() >> 20);
+}
+
+#[test]
+#[ignore = "measures"]
+fn one_publish_at_a_time() {
+    use std::io::{Seek as _, Write as _};
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let median = |mut times: Vec<u128>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    // What the disk takes: a page and a frame header over bytes that are allocated already.
+    let mut file = std::fs::File::create(dir.path().join("plain")).unwrap();
+    file.write_all(&vec![1; 8 << 20]).unwrap();
+    file.sync_all().unwrap();
+    file.rewind().unwrap();
+    let plain: Vec<u128> = (0..500)
+        .map(|_| {
+            let start = now();
+            file.write_all(&[2; 4120 * 2]).unwrap();
+            file.sync_data().unwrap();
+            start.elapsed().as_micros()
+        })
+        .collect();
+    for durability in [Durability::Disk, Durability::Process] {
+        let dir = dir.path().join(format!("{durability:?}"));
+        let log = try_open(&dir, &Options { durability, ..options() }).unwrap();
+        let mut seq = 0;
+        let mut times = Vec::new();
+        for _ in 0..4000 {
+            seq += 1;
+            let start = now();
+            log.store.append(vec![record(seq)], Class::Request).unwrap();
+            assert!(matches!(log.next_notice(), Notice::Durable { .. }));
+            times.push(start.elapsed().as_micros());
+        }
+        times.drain(..1000);
+        println!("{durability:?}: publish to durable p50 {} us", median(times));
+    }
+    println!("plain write + fdatasync p50 {} us", median(plain));
+}
