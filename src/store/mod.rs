@@ -83,6 +83,9 @@ pub struct Options {
     pub headroom: u64,
     /// Bytes set aside on the disk for facts. 0 sets none aside.
     pub reserve: u64,
+    /// Bytes of write-ahead log after which it is folded into the file, off the writer's path. At 8
+    /// times as much the writer itself completes that; at 256 times as much it raises an alert.
+    pub checkpoint_bytes: u64,
     /// Records that may wait for the writer.
     pub queue_records: usize,
     /// Bytes of records that may wait for the writer.
@@ -98,6 +101,7 @@ impl Default for Options {
             size_limit: 4 << 30,
             headroom: 32 << 20,
             reserve: 8 << 20,
+            checkpoint_bytes: 1 << 20,
             queue_records: 65_536,
             queue_bytes: 64 << 20,
             snapshot_version: 1,
@@ -145,7 +149,8 @@ pub enum Notice {
         /// Bytes the log may still grow.
         log_free: u64,
     },
-    /// The write-ahead log has grown past 256 MiB: an outside reader holds a transaction open.
+    /// The write-ahead log has grown past 256 times [`Options::checkpoint_bytes`] (256 MiB): an
+    /// outside reader holds a transaction open.
     WalLarge {
         /// Its size.
         bytes: u64,
@@ -221,6 +226,7 @@ impl Store {
                 .map_err(io("start a thread for"))?,
             size_limit: options.size_limit,
             overdraft: options.reserve,
+            checkpoint_bytes: options.checkpoint_bytes,
             progress: Progress::default(),
         };
         let thread = thread::Builder::new()

@@ -89,7 +89,13 @@ impl Opener<'_> {
         schema::limit_pages(&conn, self.options.size_limit).map_err(sql)?;
         // The number of pages is known only before they are folded in.
         recovery.wal_pages = schema::checkpoint(&conn, "NOOP").map_err(sql)?.log;
-        schema::checkpoint(&conn, "TRUNCATE").map_err(sql)?;
+        match schema::checkpoint(&conn, "TRUNCATE") {
+            // What is in the write-ahead log has been synced by now; it only stays there.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                tracing::warn!("no space is left to fold the write-ahead log in");
+            }
+            outcome => drop(outcome.map_err(sql)?),
+        }
         let complaint = self.quick_check(&conn)?;
         let (snapshot, damaged) = if complaint.is_none() {
             snapshot::newest(&conn, self.options.snapshot_version).map_err(sql)?
@@ -204,6 +210,9 @@ impl Opener<'_> {
                 OpenError::Corrupt { seq: None, what: source.to_string() }
             }
             Some(ErrorCode::DiskFull) => OpenError::Full { dir },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                OpenError::Locked { dir, pid: None }
+            }
             // SQLite does not pass on why it could not make or grow a file.
             Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure)
                 if Headroom::free(self.dir) == 0 =>

@@ -184,10 +184,15 @@ pub(super) fn beyond_limit(conn: &Connection, bytes: u64) -> bool {
     }
 }
 
-/// Runs a checkpoint of the given mode. Being in another's way is no error; the rest is done later.
+/// Runs a checkpoint of the given mode. Another's reading only means that the rest is done later;
+/// another's checkpoint is `SQLITE_BUSY`, since then nothing was synced.
 pub(super) fn checkpoint(conn: &Connection, mode: &str) -> rusqlite::Result<Frames> {
-    conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        let log: i64 = row.get(1)?;
-        Ok(Frames { log: u64::try_from(log).unwrap_or(0) })
-    })
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let log: i64 = conn.query_row(&sql, [], |row| row.get(1))?;
+    // SQLite says -1 when it did not get as far as to look.
+    let log = u64::try_from(log).map_err(|_| {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        rusqlite::Error::SqliteFailure(busy, None)
+    })?;
+    Ok(Frames { log })
 }

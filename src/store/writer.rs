@@ -31,12 +31,12 @@ use super::{Class, Notice, Reply, Sink};
 
 /// Bytes of records in one transaction. More would only make the first of them wait.
 const GROUP_BYTES: usize = 4 << 20;
-/// Log bytes at which the writer itself completes the checkpoint, so that the log starts anew.
-const RESTART_BYTES: u64 = 8 << 20;
-/// Log bytes at which someone must hold a read transaction open.
-const ALERT_BYTES: u64 = 256 << 20;
-/// Pages written between two checkpoints off this thread.
-const CHECKPOINT_PAGES: u64 = 256;
+/// Pages written after which the file's size is asked for again.
+const MEASURE_PAGES: u64 = 256;
+/// The log is completed by the writer when it is this many times as long as it should get.
+const RESTART_TIMES: u64 = 8;
+/// Nothing but a transaction that somebody holds open lets it grow so many times as long.
+const ALERT_TIMES: u64 = 256;
 
 /// What the writer does besides appending.
 pub(super) enum Job {
@@ -77,6 +77,8 @@ pub(super) struct Writer {
     pub(super) size_limit: u64,
     /// Bytes beyond the limit that only facts may take.
     pub(super) overdraft: u64,
+    /// Bytes of log after which a checkpoint is asked for.
+    pub(super) checkpoint_bytes: u64,
     pub(super) progress: Progress,
 }
 
@@ -168,7 +170,7 @@ impl Writer {
                 Work::End => return Ok(()),
             }
             self.measure(&mut sql, false);
-            if self.progress.pages >= CHECKPOINT_PAGES && self.checkpointer.kick() {
+            if self.progress.pages * PAGE >= self.checkpoint_bytes && self.checkpointer.kick() {
                 self.progress.pages = 0;
             }
         }
@@ -182,9 +184,9 @@ impl Writer {
         group: &[Batch],
     ) -> Result<(), FatalError> {
         let mut outcome = self.transact(conn, sql, group);
-        if let Err(Bad::Determinate(WriteError::DiskFull | WriteError::SizeLimit { .. })) = outcome
+        if let Err(Bad::Determinate(why)) = &outcome
             && group.iter().any(|batch| batch.class == Class::Fact)
-            && self.make_room(conn)
+            && self.make_room(conn, why)
         {
             outcome = self.transact(conn, sql, group);
         }
@@ -305,12 +307,18 @@ impl Writer {
     }
 
     /// Gives facts the room that was kept back for them. False when that was done before.
-    fn make_room(&mut self, conn: &Connection) -> bool {
-        let spent = self.headroom.spend();
-        let overdraw = !self.progress.overdrawn
-            && schema::limit_pages(conn, self.size_limit.saturating_add(self.overdraft)).is_ok();
-        self.progress.overdrawn |= overdraw;
-        spent || overdraw
+    fn make_room(&mut self, conn: &Connection, why: &WriteError) -> bool {
+        match why {
+            WriteError::DiskFull => self.headroom.spend(),
+            WriteError::SizeLimit { .. } if !self.progress.overdrawn => {
+                let limit = self.size_limit.saturating_add(self.overdraft);
+                self.progress.overdrawn = schema::limit_pages(conn, limit).is_ok();
+                self.progress.overdrawn
+            }
+            WriteError::SizeLimit { .. }
+            | WriteError::Sqlite { .. }
+            | WriteError::Random { .. } => false,
+        }
     }
 
     /// Looks at the room that is left, and says so when that changes.
@@ -318,7 +326,7 @@ impl Writer {
         let was_low = self.room.is_low();
         let progress = &mut self.progress;
         // Asking the file costs a read transaction: an estimate does while there is room.
-        if exactly || was_low || progress.unmeasured >= CHECKPOINT_PAGES {
+        if exactly || was_low || progress.unmeasured >= MEASURE_PAGES {
             let pages = sql.pages.query_row([], |row| row.get::<_, i64>(0));
             progress.used = pages.ok().and_then(|pages| u64::try_from(pages).ok()).unwrap_or(0);
             progress.unmeasured = 0;
@@ -426,12 +434,12 @@ impl Writer {
 
     fn checkpointed(&mut self, conn: &Connection, frames: Frames) -> Result<(), FatalError> {
         let bytes = frames.log * PAGE;
-        if bytes >= RESTART_BYTES
+        if bytes >= RESTART_TIMES.saturating_mul(self.checkpoint_bytes)
             && let Err(source) = restart(conn)
         {
             self.checkpoint_failed(source)?;
         }
-        let large = bytes >= ALERT_BYTES;
+        let large = bytes >= ALERT_TIMES.saturating_mul(self.checkpoint_bytes);
         if large && !self.progress.alerted {
             (self.sink)(Notice::WalLarge { bytes });
         }
