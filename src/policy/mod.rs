@@ -80,3 +80,6 @@ impl std::fmt::Display for Level {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

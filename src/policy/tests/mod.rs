@@ -1,0 +1,3 @@
+mod environment;
+mod filter;
+mod plan;
