@@ -6,7 +6,9 @@
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
+use nix::poll::PollTimeout;
 use serde::{Deserialize, Serialize};
 
 use crate::sys::channel::{self, Wait};
@@ -206,6 +208,8 @@ impl fmt::Display for Step {
 
 /// Largest message on a channel, bytes.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
+/// Largest command, bytes.
+pub(super) const MAX_COMMAND: usize = 256;
 /// Bytes of captured output in one message.
 const PIECE: usize = 32 * 1024;
 
@@ -243,4 +247,10 @@ pub(super) fn decode(message: &[u8]) -> io::Result<Frame> {
         Some((&TAG_STDOUT, body)) => Ok(Frame::Stdout(body.to_vec())),
         Some(_) | None => Err(io::ErrorKind::InvalidData.into()),
     }
+}
+
+/// The time left, rounded up, so that poll doesn't wake just before.
+pub(super) fn until(deadline: Duration, now: Duration) -> PollTimeout {
+    let left = deadline.saturating_sub(now) + Duration::from_micros(999);
+    PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
 }

@@ -33,7 +33,9 @@
 mod capture;
 mod handle;
 mod host;
+mod hunt;
 mod launcher;
+mod lock;
 mod log;
 mod message;
 mod payload;

@@ -50,6 +50,15 @@ pub(super) struct Failure {
     pub(super) detail: String,
 }
 
+/// Turns an error of `step` into a failure.
+pub(super) fn at(step: Step) -> impl Fn(io::Error) -> Failure {
+    move |error| Failure {
+        step,
+        errno: error.raw_os_error().unwrap_or(0),
+        detail: if error.raw_os_error().is_some() { String::new() } else { error.to_string() },
+    }
+}
+
 /// What a step says when it fails: the error and on what.
 struct StepError(io::Error, String);
 

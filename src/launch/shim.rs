@@ -13,35 +13,25 @@
 //!
 //! It ignores every signal that can be blocked: its only masters are the channel and SIGKILL.
 
-use std::collections::BTreeSet;
-use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::capture::Stream;
+use super::hunt::Hunt;
+use super::lock::take_lock;
 use super::log::Log;
-use super::message::{Command, Ended, Process, Report, Step, send_report};
-use super::payload::{EXECUTING, FAILED, Failure, PARKED, Payload};
+use super::message::{Command, Ended, MAX_COMMAND, Process, Report, Step, send_report, until};
+use super::payload::{EXECUTING, FAILED, Failure, PARKED, Payload, at};
 use super::spec::LaunchSpec;
-use super::tree;
 use super::zygote::MAX_SPEC;
 use crate::sys::channel::{self, Wait};
-use crate::sys::process::{self, End, Fork, ParentOf, Pid, Which};
+use crate::sys::process::{self, End, Fork, ParentOf, Which};
 use crate::sys::signals::ChildEvents;
 use crate::sys::{clock, memfd, procfs};
-
-/// First pause between two passes of killing; doubles up to [`LAST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LAST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Largest command, bytes.
-const MAX_COMMAND: usize = 256;
 
 /// The whole life of a shim; the process ends with it.
 pub(super) fn main(spec: OwnedFd, channel: OwnedFd, stdin: Option<OwnedFd>) -> ! {
@@ -56,21 +46,13 @@ pub(super) fn main(spec: OwnedFd, channel: OwnedFd, stdin: Option<OwnedFd>) -> !
     process::exit_now(0)
 }
 
-fn at(step: Step) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure {
-        step,
-        errno: error.raw_os_error().unwrap_or(0),
-        detail: if error.raw_os_error().is_some() { String::new() } else { error.to_string() },
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Phase {
     SettingUp,
     Parked,
     Running,
     Stopping { deadline: Duration },
-    Killing { next_pass: Duration, pause: Duration, progress: bool },
+    Killing(Hunt),
 }
 
 struct Shim<'a> {
@@ -86,9 +68,6 @@ struct Shim<'a> {
     phase: Phase,
     how: Option<End>,
     failure: Option<Failure>,
-    /// Processes killed and not yet reaped.
-    dying: BTreeSet<Pid>,
-    killed: u32,
     told_unkillable: bool,
     /// Held, not used: the lock goes when the shim does.
     _lock: Option<OwnedFd>,
@@ -163,8 +142,6 @@ impl<'a> Shim<'a> {
                 phase: Phase::SettingUp,
                 how: None,
                 failure: None,
-                dying: BTreeSet::new(),
-                killed: 0,
                 told_unkillable: false,
                 _lock: lock,
             })
@@ -206,7 +183,7 @@ impl<'a> Shim<'a> {
         let timeout = match self.phase {
             Phase::SettingUp | Phase::Parked | Phase::Running => PollTimeout::NONE,
             Phase::Stopping { deadline } => until(deadline, now),
-            Phase::Killing { next_pass, .. } => until(next_pass, now),
+            Phase::Killing(ref hunt) => until(hunt.next_pass(), now),
         };
         let sources = [
             Some(self.children.as_fd()),
@@ -238,7 +215,7 @@ impl<'a> Shim<'a> {
             bytes = rest;
             match mark {
                 PARKED => {
-                    if self.phase == Phase::SettingUp {
+                    if matches!(self.phase, Phase::SettingUp) {
                         self.phase = Phase::Parked;
                     }
                     self.report(&Report::Parked { payload: self.payload });
@@ -306,7 +283,7 @@ impl<'a> Shim<'a> {
                     Phase::SettingUp
                     | Phase::Running
                     | Phase::Stopping { .. }
-                    | Phase::Killing { .. } => {}
+                    | Phase::Killing(_) => {}
                 }
             }
             Command::Signal(number) => self.signal_group(number),
@@ -325,7 +302,7 @@ impl<'a> Shim<'a> {
                     Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => {
                         self.kill_now();
                     }
-                    Phase::Killing { .. } => {}
+                    Phase::Killing(_) => {}
                 }
             }
         }
@@ -342,9 +319,16 @@ impl<'a> Shim<'a> {
     /// descendant is left.
     fn reap(&mut self) -> bool {
         loop {
+            if let Phase::Killing(hunt) = &self.phase
+                && !hunt.may_reap()
+            {
+                return false;
+            }
             match process::reap(Which::Any) {
                 Ok(Some((pid, end))) => {
-                    self.dying.remove(&pid);
+                    if let Phase::Killing(hunt) = &mut self.phase {
+                        hunt.reaped(pid);
+                    }
                     if pid == self.payload.pid && self.how.is_none() {
                         self.how = Some(end);
                     }
@@ -358,47 +342,38 @@ impl<'a> Shim<'a> {
     /// Does what the time or a death asks for.
     fn advance(&mut self) {
         let now = clock::since_boot();
-        match self.phase {
+        match &self.phase {
             Phase::SettingUp | Phase::Parked | Phase::Running if self.how.is_some() => {
                 self.kill_now();
             }
-            Phase::Stopping { deadline } if self.how.is_some() || now >= deadline => {
+            Phase::Stopping { deadline } if self.how.is_some() || now >= *deadline => {
                 self.kill_now();
             }
-            Phase::Killing { next_pass, pause, progress } => {
-                if now >= next_pass || (progress && self.dying.is_empty()) {
-                    self.kill_pass(pause);
-                }
-            }
-            Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => {}
+            Phase::Killing(hunt) if now >= hunt.next_pass() => self.kill_pass(),
+            Phase::SettingUp
+            | Phase::Parked
+            | Phase::Running
+            | Phase::Stopping { .. }
+            | Phase::Killing(_) => {}
         }
     }
 
     fn kill_now(&mut self) {
-        if !matches!(self.phase, Phase::Killing { .. }) {
-            self.kill_pass(FIRST_PAUSE);
+        if !matches!(self.phase, Phase::Killing(_)) {
+            // A group signal is atomic against forks inside of the group.
+            self.signal_group(libc::SIGKILL);
+            self.phase = Phase::Killing(Hunt::new());
+            self.kill_pass();
         }
     }
 
-    fn kill_pass(&mut self, pause: Duration) {
-        // Without /proc there is still the payload and its group.
-        let pass = tree::kill_below(process::own_pid(), &|_| false).unwrap_or_else(|_| {
-            self.signal_group(libc::SIGKILL);
-            tree::Pass::default()
-        });
-        let dying: BTreeSet<Pid> = pass.killed.iter().map(|process| process.pid).collect();
-        let fresh = dying.difference(&self.dying).filter(|&&pid| pid != self.payload.pid).count();
-        self.killed += u32::try_from(fresh).unwrap_or(u32::MAX);
-        let progress = !dying.is_empty();
-        self.dying = dying;
-        self.phase = Phase::Killing {
-            next_pass: clock::since_boot() + pause,
-            pause: if progress { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) },
-            progress,
-        };
-        if !pass.refused.is_empty() && !self.told_unkillable {
+    fn kill_pass(&mut self) {
+        let Phase::Killing(hunt) = &mut self.phase else { return };
+        // Without /proc the group's SIGKILL has to do, and wait tells the end.
+        let refused = hunt.pass(self.payload.pid).unwrap_or_default();
+        if !refused.is_empty() && !self.told_unkillable {
             self.told_unkillable = true;
-            self.report(&Report::Unkillable { pids: pass.refused });
+            self.report(&Report::Unkillable { pids: refused });
         }
     }
 
@@ -419,7 +394,10 @@ impl<'a> Shim<'a> {
             stdout_truncated,
             log_dropped: out_dropped + err_dropped,
             usage: process::children_usage().unwrap_or_default(),
-            killed: self.killed,
+            killed: match &self.phase {
+                Phase::Killing(hunt) => hunt.killed(),
+                Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => 0,
+            },
         })
     }
 }
@@ -431,89 +409,4 @@ struct Ready {
     stdout: bool,
     stderr: bool,
     status: bool,
-}
-
-/// The time left, rounded up, so that poll doesn't wake just before.
-fn until(deadline: Duration, now: Duration) -> PollTimeout {
-    let left = deadline.saturating_sub(now) + Duration::from_micros(999);
-    PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX)
-}
-
-/// Opens and locks `path`, waiting for an older holder until the timeout.
-///
-/// The waiting is done by a child: a lock of flock(2) belongs to the open file, which both share, so
-/// that what the child gets the shim has; and the shim goes on listening.
-fn take_lock(
-    path: &Path,
-    timeout: Duration,
-    channel: &OwnedFd,
-    children: &ChildEvents,
-) -> Result<OwnedFd, Failure> {
-    let failed =
-        |error: io::Error| Failure { detail: path.display().to_string(), ..at(Step::Lock)(error) };
-    let file: OwnedFd = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(failed)?
-        .into();
-    match process::lock_exclusive(file.as_fd(), false) {
-        Ok(()) => return Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let deadline = clock::since_boot() + timeout;
-    let shim = process::own_pid();
-    let waiter = match process::fork(ParentOf::Caller).map_err(failed)? {
-        Fork::Parent(pid) => pid,
-        Fork::Child => {
-            let got = process::die_with_parent().is_ok()
-                && process::parent_pid() == shim
-                && process::lock_exclusive(file.as_fd(), true).is_ok();
-            process::exit_now(i32::from(!got));
-        }
-    };
-    let outcome = loop {
-        let mut fds = [
-            PollFd::new(children.as_fd(), PollFlags::POLLIN),
-            PollFd::new(channel.as_fd(), PollFlags::POLLIN),
-        ];
-        let _ = poll(&mut fds, until(deadline, clock::since_boot()));
-        let asked = fds.get(1).and_then(PollFd::any) == Some(true);
-        let _ = children.drain();
-        match process::reap(Which::One(waiter)) {
-            Ok(Some((_, End::Exited(0)))) => return Ok(file),
-            Ok(Some(_)) => return Err(failed(io::Error::from_raw_os_error(libc::EIO))),
-            Ok(None) => {}
-            Err(error) => return Err(failed(error)),
-        }
-        if asked && cancelled(channel) {
-            break libc::ECANCELED;
-        }
-        if clock::since_boot() >= deadline {
-            break libc::ETIMEDOUT;
-        }
-    };
-    if let Ok(pidfd) = process::pidfd(waiter) {
-        let _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
-        let _ = process::reap_blocking(Which::One(waiter));
-    }
-    Err(failed(io::Error::from_raw_os_error(outcome)))
-}
-
-/// Whether what came on the channel ends the wait: a stop, or its closing.
-fn cancelled(channel: &OwnedFd) -> bool {
-    let mut buffer = [0; MAX_COMMAND];
-    match channel::receive(channel.as_fd(), &mut buffer, Wait::Never) {
-        Ok(received) if received.length > 0 => {
-            let text = buffer.get(..received.length).unwrap_or_default();
-            matches!(serde_json::from_slice(text), Ok(Command::Stop { .. }))
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-        Ok(_) | Err(_) => true,
-    }
 }

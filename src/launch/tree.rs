@@ -5,7 +5,7 @@
 //! process outside of the tree's view may have continued another) is found by the next call: the
 //! caller repeats until wait says ECHILD.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsFd;
 
@@ -20,20 +20,26 @@ pub(super) struct Pass {
     pub(super) killed: Vec<Process>,
     /// Processes that may not be signalled: they run as another user.
     pub(super) refused: Vec<Pid>,
+    /// Processes that had ended and were not reaped.
+    pub(super) dead: BTreeSet<Pid>,
 }
+
+/// Looks at the tree in one pass at most: what goes on appearing is for the next pass, after a reap.
+const MOST_LOOKS: u32 = 64;
 
 /// Stops, then kills, all that lives below `root`, except what `skip` names and what is below that.
 pub(super) fn kill_below(root: Pid, skip: &dyn Fn(Pid) -> bool) -> io::Result<Pass> {
     let mut pass = Pass::default();
     let mut stopped = BTreeMap::<Pid, u64>::new();
-    loop {
+    for _ in 0..MOST_LOOKS {
         let mut fresh = false;
+        pass.dead.clear();
         for stat in procfs::descendants(root, skip)? {
-            let dead = matches!(stat.state, b'Z' | b'X');
-            if dead
-                || stopped.get(&stat.pid) == Some(&stat.start)
-                || pass.refused.contains(&stat.pid)
-            {
+            if matches!(stat.state, b'Z' | b'X') {
+                pass.dead.insert(stat.pid);
+                continue;
+            }
+            if stopped.get(&stat.pid) == Some(&stat.start) || pass.refused.contains(&stat.pid) {
                 continue;
             }
             let target = Process { pid: stat.pid, start: stat.start };

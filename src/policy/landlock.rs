@@ -186,7 +186,7 @@ fn rules(request: &PlanRequest, grants: Grants) -> Result<Vec<PathRule>, PlanErr
 
     let roots = &request.roots;
     let write = writable(request);
-    for path in write.iter().chain(&readable(request)) {
+    for path in write.iter().copied().chain(readable(request)).chain(roots.bus.as_deref()) {
         if !clean(path) {
             return Err(PlanError::UncleanPath { path: path.to_path_buf() });
         }

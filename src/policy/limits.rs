@@ -62,6 +62,10 @@ impl Rlimit {
 /// Open files of an agent that asks for none.
 pub const DEFAULT_NOFILE: u64 = 4096;
 
+/// Processes and threads of an agent that asks for none. Always bounded: a stop can only end a
+/// process that forks without pause because its forks fail at some point.
+pub const DEFAULT_PIDS: u64 = 4096;
+
 /// Turns limits into `setrlimit` values at level 1.
 pub(super) fn rlimits(
     limits: &Limits,
@@ -85,12 +89,9 @@ pub(super) fn rlimits(
     };
     list.push(Rlimit::both(RlimitKind::Nofile, nofile));
 
-    if let Some(pids) = limits.pids {
-        list.push(Rlimit::both(RlimitKind::Nproc, host.uid_tasks.saturating_add(pids)));
-        gaps.push(if host.root { Gap::PidsAsRoot } else { Gap::PidsPerUser });
-    } else {
-        gaps.push(Gap::PidsUnbounded);
-    }
+    let pids = host.uid_tasks.saturating_add(limits.pids.unwrap_or(DEFAULT_PIDS));
+    list.push(Rlimit::both(RlimitKind::Nproc, pids));
+    gaps.push(if host.root { Gap::PidsAsRoot } else { Gap::PidsPerUser });
     if let Some(bytes) = limits.memory {
         list.push(Rlimit::both(RlimitKind::Data, bytes));
         gaps.push(Gap::MemoryPerProcess);

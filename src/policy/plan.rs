@@ -95,7 +95,8 @@ pub struct HostFacts {
     pub landlock_abi: u32,
     /// Seccomp filters can be loaded.
     pub seccomp: bool,
-    /// Processes and threads that the user runs now.
+    /// Processes and threads that the user runs now. `RLIMIT_NPROC` counts the user as a whole, so a
+    /// caller who starts several agents adds what the others may still start.
     pub uid_tasks: u64,
     /// The daemon's soft limit of open files.
     pub nofile_soft: u64,
@@ -167,9 +168,6 @@ pub enum Gap {
     /// `RLIMIT_NPROC` doesn't bind root.
     #[error("the pids limit has no effect for root")]
     PidsAsRoot,
-    /// No pids limit was asked for.
-    #[error("no pids limit: stopping an agent that forks without end can take more than 1 s")]
-    PidsUnbounded,
     /// `RLIMIT_DATA` is per process.
     #[error("the memory limit holds for each process, not for the agent as a whole")]
     MemoryPerProcess,
