@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::tree::{self, Pass};
 use crate::sys::clock;
-use crate::sys::process::{self, Pid};
+use crate::sys::process::{self, End, Pid};
 
 /// Pause between two passes; doubles up to [`LAST_PAUSE`] while there is nothing to kill.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ impl Hunt {
         self.next_pass
     }
 
-    /// Processes killed, except the payload.
+    /// Processes that were killed and came to us, except the payload.
     pub(super) const fn killed(&self) -> u32 {
         self.killed
     }
@@ -65,7 +65,10 @@ impl Hunt {
     }
 
     /// Notes that a process was reaped; when all that were killed are, the next pass is due.
-    pub(super) fn reaped(&mut self, pid: Pid) {
+    pub(super) fn reaped(&mut self, pid: Pid, end: End, is_payload: bool) {
+        if end == End::Signaled(libc::SIGKILL) && !is_payload {
+            self.killed = self.killed.saturating_add(1);
+        }
         if self.dying.remove(&pid) && self.dying.is_empty() {
             self.next_pass = Duration::ZERO;
         }
@@ -75,13 +78,10 @@ impl Hunt {
     ///
     /// # Errors
     /// If `/proc` can't be read.
-    pub(super) fn pass(&mut self, payload: Pid) -> io::Result<Vec<Pid>> {
+    pub(super) fn pass(&mut self) -> io::Result<Vec<Pid>> {
         self.next_pass = clock::since_boot() + self.pause;
         let Pass { killed, refused, dead } = tree::kill_below(process::own_pid(), &|_| false)?;
         let dying: BTreeSet<Pid> = killed.iter().map(|process| process.pid).collect();
-        let fresh = dying.difference(&self.dying).filter(|&&pid| pid != payload).count();
-        self.killed = self.killed.saturating_add(u32::try_from(fresh).unwrap_or(u32::MAX));
-
         self.passes += 1;
         // Nothing lives, and nobody died since the last look: there is no chain.
         let settled = dying.is_empty() && dead == self.dead;

@@ -326,11 +326,12 @@ impl<'a> Shim<'a> {
             }
             match process::reap(Which::Any) {
                 Ok(Some((pid, end))) => {
-                    if let Phase::Killing(hunt) = &mut self.phase {
-                        hunt.reaped(pid);
-                    }
-                    if pid == self.payload.pid && self.how.is_none() {
+                    let is_payload = pid == self.payload.pid && self.how.is_none();
+                    if is_payload {
                         self.how = Some(end);
+                    }
+                    if let Phase::Killing(hunt) = &mut self.phase {
+                        hunt.reaped(pid, end, is_payload);
                     }
                 }
                 Ok(None) => return false,
@@ -370,7 +371,7 @@ impl<'a> Shim<'a> {
     fn kill_pass(&mut self) {
         let Phase::Killing(hunt) = &mut self.phase else { return };
         // Without /proc the group's SIGKILL has to do, and wait tells the end.
-        let refused = hunt.pass(self.payload.pid).unwrap_or_default();
+        let refused = hunt.pass().unwrap_or_default();
         if !refused.is_empty() && !self.told_unkillable {
             self.told_unkillable = true;
             self.report(&Report::Unkillable { pids: refused });

@@ -12,11 +12,24 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 /// A program inherits what is ignored: SIGCHLD ignored breaks waiting, and Rust's own start-up
 /// ignores SIGPIPE, which would change how a payload's pipelines end.
 pub fn reset_dispositions() {
-    for number in 1..=libc::SIGRTMAX() {
-        // SIGKILL and SIGSTOP have no disposition, and libc keeps 32 and 33 to itself (EINVAL for
-        // both): what can't be set is at its default already.
-        // SAFETY: SIG_DFL is a valid handler for every signal and installs no code of ours.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    /// `struct sigaction` of the kernel, with room to spare: all zero is SIG_DFL without flags.
+    static DEFAULT: [u64; 8] = [0; 8];
+    /// Bytes of the kernel's signal set: one bit each for 64 signals.
+    const SET_BYTES: usize = 8;
+    for number in 1..=64 {
+        // By the system call, since libc keeps 32 and 33 to itself, and posix_spawn(3) starts a
+        // program with those two ignored. SIGKILL and SIGSTOP say EINVAL.
+        // SAFETY: `DEFAULT` is at least as large as the kernel's structure and lives for ever; the
+        // default action installs no code of ours; a null pointer for the old one is allowed.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                DEFAULT.as_ptr(),
+                std::ptr::null::<u64>(),
+                SET_BYTES,
+            );
+        }
     }
 }
 

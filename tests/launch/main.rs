@@ -5,4 +5,8 @@ mod support;
 
 mod rig;
 
+mod confinement;
+mod deaths;
+mod logs;
 mod reports;
+mod stopping;

@@ -1,6 +1,6 @@
 //! What the tests of the real kernel share: skipping, running a test in a process of its own.
 
-#![expect(dead_code, reason = "each test program uses its part")]
+#![allow(dead_code, reason = "each test program uses its part")]
 
 use std::process::Command;
 
