@@ -330,6 +330,124 @@ pub enum BusRight {
     Audit,
 }
 
+impl Request {
+    /// The method's name on the wire. What is asked with [`Request::Bus`] has several.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            Request::Publish(_) => "publish",
+            Request::Ack(_) => "ack",
+            Request::TaskCreate(_) => "task.create",
+            Request::TaskAssign(_) => "task.assign",
+            Request::TaskClaim(_) => "task.claim",
+            Request::TaskUpdate(_) => "task.update",
+            Request::TaskComplete(_) => "task.complete",
+            Request::TaskFail(_) => "task.fail",
+            Request::TaskRelease(_) => "task.release",
+            Request::TaskCancel(_) => "task.cancel",
+            Request::TaskGet(_) => "task.get",
+            Request::TaskList(_) => "task.list",
+            Request::CheckpointSave(_) => "checkpoint.save",
+            Request::CheckpointGet(_) => "checkpoint.get",
+            Request::HandoffRequest(_) => "handoff.request",
+            Request::HandoffAccept(_) => "handoff.accept",
+            Request::HandoffReject(_) => "handoff.reject",
+            Request::HandoffComplete(_) => "handoff.complete",
+            Request::HandoffCancel(_) => "handoff.cancel",
+            Request::HandoffGet(_) => "handoff.get",
+            Request::HandoffList(_) => "handoff.list",
+            Request::AgentList => "agent.list",
+            Request::AgentGet(_) => "agent.get",
+            Request::AgentStart(_) => "agent.start",
+            Request::AgentStop(_) => "agent.stop",
+            Request::AgentRestart(_) => "agent.restart",
+            Request::AgentRole(_) => "agent.role",
+            Request::AgentPhase(_) => "agent.phase",
+            Request::MissionStatus => "mission.status",
+            Request::MissionStop => "mission.stop",
+            Request::Bus(BusRight::Greet) => "hello",
+            Request::Bus(BusRight::Receive) => "fetch",
+            Request::Bus(BusRight::Audit) => "audit.read",
+        }
+    }
+
+    /// Whether it only reads.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        match self {
+            Request::TaskGet(_)
+            | Request::TaskList(_)
+            | Request::CheckpointGet(_)
+            | Request::HandoffGet(_)
+            | Request::HandoffList(_)
+            | Request::AgentList
+            | Request::AgentGet(_)
+            | Request::MissionStatus
+            | Request::Bus(_) => true,
+            Request::Publish(_)
+            | Request::Ack(_)
+            | Request::TaskCreate(_)
+            | Request::TaskAssign(_)
+            | Request::TaskClaim(_)
+            | Request::TaskUpdate(_)
+            | Request::TaskComplete(_)
+            | Request::TaskFail(_)
+            | Request::TaskRelease(_)
+            | Request::TaskCancel(_)
+            | Request::CheckpointSave(_)
+            | Request::HandoffRequest(_)
+            | Request::HandoffAccept(_)
+            | Request::HandoffReject(_)
+            | Request::HandoffComplete(_)
+            | Request::HandoffCancel(_)
+            | Request::AgentStart(_)
+            | Request::AgentStop(_)
+            | Request::AgentRestart(_)
+            | Request::AgentRole(_)
+            | Request::AgentPhase(_)
+            | Request::MissionStop => false,
+        }
+    }
+
+    /// The parameters as JSON, for the digest of an idempotency key.
+    ///
+    /// # Errors
+    /// Never with these types; the type of `serde_json` says otherwise.
+    pub fn params_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        match self {
+            Request::Publish(p) => serde_json::to_vec(p),
+            Request::Ack(p) => serde_json::to_vec(p),
+            Request::TaskCreate(p) => serde_json::to_vec(p),
+            Request::TaskAssign(p) => serde_json::to_vec(p),
+            Request::TaskClaim(p) => serde_json::to_vec(p),
+            Request::TaskUpdate(p) => serde_json::to_vec(p),
+            Request::TaskComplete(p) | Request::TaskFail(p) => serde_json::to_vec(p),
+            Request::TaskRelease(p) => serde_json::to_vec(p),
+            Request::TaskCancel(p) => serde_json::to_vec(p),
+            Request::TaskGet(p) => serde_json::to_vec(p),
+            Request::TaskList(p) => serde_json::to_vec(p),
+            Request::CheckpointSave(p) => serde_json::to_vec(p),
+            Request::CheckpointGet(p) => serde_json::to_vec(p),
+            Request::HandoffRequest(p) => serde_json::to_vec(p),
+            Request::HandoffAccept(p) | Request::HandoffComplete(p) | Request::HandoffGet(p) => {
+                serde_json::to_vec(p)
+            }
+            Request::HandoffReject(p) | Request::HandoffCancel(p) => serde_json::to_vec(p),
+            Request::HandoffList(p) => serde_json::to_vec(p),
+            Request::AgentGet(p) | Request::AgentStart(p) | Request::AgentRestart(p) => {
+                serde_json::to_vec(p)
+            }
+            Request::AgentStop(p) => serde_json::to_vec(p),
+            Request::AgentRole(p) => serde_json::to_vec(p),
+            Request::AgentPhase(p) => serde_json::to_vec(p),
+            Request::AgentList
+            | Request::MissionStatus
+            | Request::MissionStop
+            | Request::Bus(_) => Ok(b"{}".to_vec()),
+        }
+    }
+}
+
 impl MessageType {
     const NAMED: [(&'static str, MessageType); 9] = [
         ("task_assign", MessageType::TaskAssign),

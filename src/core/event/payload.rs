@@ -338,6 +338,12 @@ events! {
         incarnation: Incarnation,
         /// How.
         exit: Exit,
+        /// For which task it ran (task mode).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<RunRef>,
+        /// Why it was being stopped, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stopped: Option<StopWhy>,
         /// What becomes of the agent.
         next: AfterEnd,
     }

@@ -1,10 +1,11 @@
 //! What others ask the state.
 
-use super::{Agent, Cursor, State};
-use crate::core::event::{DecodeError, Event, Logged, MessagePublished};
-use crate::core::fact::Want;
+use super::{Agent, Cursor, Process, State};
+use crate::core::INBOX;
+use crate::core::event::{Event, MessagePublished, RunRef};
+use crate::core::fact::{TaskRun, Want};
 use crate::core::spec::{Limits, Mode};
-use crate::core::view::{MissionStateName, Receipt};
+use crate::core::view::{MissionStateName, Receipt, ReceiptState};
 use crate::ids::{AgentName, AgentUid, BlobHash, Seq, SubscriptionName, Timestamp};
 use std::collections::BTreeSet;
 
@@ -104,7 +105,10 @@ impl State {
     /// The name of an agent, also of a former one.
     #[must_use]
     pub fn name_of(&self, uid: AgentUid) -> Option<&AgentName> {
-        self.agents.get(&uid).map(|agent| &agent.spec.name).or_else(|| self.gone.get(&uid))
+        self.agents
+            .get(&uid)
+            .map(|agent| &agent.spec.name)
+            .or_else(|| self.gone.get(&uid).map(|gone| &gone.name))
     }
 
     /// How far a subscription of an agent is; none where it was never acknowledged on (it then begins
@@ -134,14 +138,71 @@ impl Default for State {
 impl State {
     /// What is to be true of an agent's process.
     #[must_use]
-    pub fn want(&self, _uid: AgentUid) -> Want {
-        Want::Nothing
+    pub fn want(&self, uid: AgentUid) -> Want {
+        let Some(agent) = self.agents.get(&uid) else { return Want::Nothing };
+        let incarnation = agent.incarnation;
+        match &agent.process {
+            Process::Starting { run, parked, .. } => Want::Run {
+                incarnation,
+                run: run.as_ref().and_then(|run| self.task_run(run)),
+                parked: parked.is_some(),
+            },
+            Process::Running { run, .. } => Want::Run {
+                incarnation,
+                run: run.as_ref().and_then(|run| self.task_run(run)),
+                parked: false,
+            },
+            Process::Stopping { grace_ms, why, .. } => {
+                Want::Stop { incarnation, grace_ms: *grace_ms, why: *why }
+            }
+            Process::Idle
+            | Process::Waiting { .. }
+            | Process::Ended
+            | Process::Stopped
+            | Process::Failed { .. } => Want::Nothing,
+        }
     }
 
-    /// What became of a message at each addressee: accepted, acked or dead.
+    fn task_run(&self, run: &RunRef) -> Option<TaskRun> {
+        let task = self.tasks.get(&run.task)?;
+        let handed = run.handoff.and_then(|id| self.handoffs.get(&id));
+        Some(TaskRun {
+            task: run.task.clone(),
+            epoch: task.epoch,
+            attempt: task.attempts + 1,
+            checkpoint: handed
+                .map_or_else(|| task.checkpoints.back().copied(), |handoff| handoff.checkpoint),
+            handoff: run.handoff,
+        })
+    }
+
+    /// What became of a message at each addressee: accepted, acked or dead. Who knows more of the
+    /// delivery says `delivered` instead of accepted.
     #[must_use]
-    pub fn receipts(&self, _seq: Seq, _message: &MessagePublished) -> Vec<Receipt> {
-        Vec::new()
+    pub fn receipts(&self, seq: Seq, message: &MessagePublished) -> Vec<Receipt> {
+        if !message.to.is_empty() {
+            let to = message.to.iter();
+            return to.map(|to| self.receipt(seq, to.0, to.1.clone())).collect();
+        }
+        let readers = self.agents.iter().filter(|(uid, _)| self.addressed(seq, message, **uid));
+        readers.map(|(uid, agent)| self.receipt(seq, *uid, agent.spec.name.clone())).collect()
+    }
+
+    fn receipt(&self, seq: Seq, uid: AgentUid, to: AgentName) -> Receipt {
+        let removed = || (ReceiptState::Dead, Some("the agent was removed".to_owned()));
+        let (state, reason) = match (self.agents.get(&uid), self.gone.get(&uid)) {
+            (Some(agent), _) => {
+                match (agent.inbox.dead.get(&seq), agent.inbox.cursors.get(INBOX)) {
+                    (Some(reason), _) => (ReceiptState::Dead, Some(reason.clone())),
+                    (None, Some(cursor)) if cursor.covers(seq) => (ReceiptState::Acked, None),
+                    (None, _) if agent.removed => removed(),
+                    (None, _) => (ReceiptState::Accepted, None),
+                }
+            }
+            (None, Some(gone)) if gone.inbox.covers(seq) => (ReceiptState::Acked, None),
+            (None, _) => removed(),
+        };
+        Receipt { to, state, reason }
     }
 
     /// The blobs that checkpoints still need.
@@ -150,35 +211,12 @@ impl State {
         self.checkpoints.values().flat_map(|c| c.files.iter().map(|f| f.hash)).collect()
     }
 
-    /// Takes in an event.
-    pub fn apply(&mut self, logged: &Logged) {
-        self.head = logged.seq;
-        self.at = logged.at;
-    }
-
-    /// Reads an event from its columns and applies it.
-    ///
-    /// # Errors
-    /// See [`Logged::decode`].
-    pub fn replay(
-        &mut self,
-        seq: Seq,
-        at: Timestamp,
-        kind: &str,
-        v: u16,
-        actor: &str,
-        envelope: &[u8],
-    ) -> Result<(), DecodeError> {
-        self.apply(&Logged::decode(seq, at, kind, v, actor, envelope)?);
-        Ok(())
-    }
-
     /// The state as bytes; equal states have equal bytes.
     ///
     /// # Errors
     /// Never with the types of this module; the type of `serde_json` says otherwise.
     pub fn snapshot(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+        serde_json::to_vec(&Snapshot { format: SNAPSHOT_FORMAT, state: self })
     }
 
     /// SHA-256 of the snapshot.
@@ -193,8 +231,30 @@ impl State {
     /// Reads a snapshot.
     ///
     /// # Errors
-    /// It is of another version, or none at all.
+    /// It is of another version (then replay the log), or none at all.
     pub fn from_snapshot(bytes: &[u8]) -> Result<State, SnapshotError> {
-        serde_json::from_slice(bytes).map_err(SnapshotError::Malformed)
+        let Format { format } = serde_json::from_slice(bytes).map_err(SnapshotError::Malformed)?;
+        if format != SNAPSHOT_FORMAT {
+            return Err(SnapshotError::Version(format));
+        }
+        let snapshot: Snapshot<State> =
+            serde_json::from_slice(bytes).map_err(SnapshotError::Malformed)?;
+        let mut state = snapshot.state;
+        state.rebuild_index();
+        Ok(state)
     }
+}
+
+/// The format of snapshots: a change of [`State`] that old bytes don't fit is a new one.
+pub(crate) const SNAPSHOT_FORMAT: u32 = 1;
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Snapshot<S> {
+    format: u32,
+    state: S,
+}
+
+#[derive(serde::Deserialize)]
+struct Format {
+    format: u32,
 }

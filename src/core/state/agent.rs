@@ -12,12 +12,12 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::Inbox;
+use super::{Cursor, Inbox};
 use crate::core::event::{RunRef, StopWhy};
 use crate::core::request::Phase;
 use crate::core::spec::AgentSpec;
 use crate::core::view::Exit;
-use crate::ids::{Incarnation, RoleName, Seq, Timestamp};
+use crate::ids::{AgentName, Incarnation, RoleName, Seq, Timestamp};
 
 /// What an agent's process is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,4 +101,43 @@ pub struct Agent {
     pub last_exit: Option<Exit>,
     /// Its messages.
     pub inbox: Inbox,
+}
+
+/// What is kept of an agent that is no more: its uid is never given again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// Its name.
+    pub name: AgentName,
+    /// What it had acknowledged.
+    pub inbox: Cursor,
+}
+
+impl Agent {
+    /// Whether it has a process, or is about to have one.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        match self.process {
+            Process::Starting { .. } | Process::Running { .. } | Process::Stopping { .. } => true,
+            Process::Idle
+            | Process::Waiting { .. }
+            | Process::Ended
+            | Process::Stopped
+            | Process::Failed { .. } => false,
+        }
+    }
+
+    /// The task that its process runs for (task mode).
+    #[must_use]
+    pub fn run(&self) -> Option<&RunRef> {
+        match &self.process {
+            Process::Starting { run, .. }
+            | Process::Running { run, .. }
+            | Process::Stopping { run, .. } => run.as_ref(),
+            Process::Idle
+            | Process::Waiting { .. }
+            | Process::Ended
+            | Process::Stopped
+            | Process::Failed { .. } => None,
+        }
+    }
 }

@@ -8,11 +8,13 @@ mod access;
 mod agent;
 mod handoff;
 mod inbox;
+mod query;
 mod task;
 
 pub use access::SnapshotError;
-pub use agent::{Agent, Process};
+pub use agent::{Agent, Gone, Process};
 pub use handoff::{Handoff, HandoffState};
+pub(crate) use inbox::MAX_RANGES;
 pub use inbox::{Cursor, Held, Inbox};
 pub use task::{Checkpoint, Settled, Task, TaskState};
 
@@ -104,7 +106,7 @@ pub struct State {
     pub(crate) limits: Limits,
     pub(crate) agents: BTreeMap<AgentUid, Agent>,
     /// The names of agents that are no more; bounded by how many were ever added.
-    pub(crate) gone: BTreeMap<AgentUid, AgentName>,
+    pub(crate) gone: BTreeMap<AgentUid, Gone>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     /// How the forgotten tasks of the mission file ended, so that they aren't created again.
     pub(crate) file_tasks: BTreeMap<TaskId, TaskStateName>,
@@ -123,7 +125,7 @@ pub(crate) struct Index {
     pub(crate) due: BTreeSet<(Timestamp, Due)>,
     /// Unsettled tasks by their owner.
     pub(crate) owned: BTreeMap<AgentUid, BTreeSet<TaskId>>,
-    /// Pending tasks by what they wait for.
+    /// Pending tasks by what must be completed before them, done or not.
     pub(crate) dependents: BTreeMap<TaskId, BTreeSet<TaskId>>,
     /// Pending, unreserved tasks with all dependencies met, oldest first.
     pub(crate) claimable: BTreeSet<(Seq, TaskId)>,
