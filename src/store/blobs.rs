@@ -207,8 +207,9 @@ impl Blobs {
         let shared = &self.shared;
         let path = shared.path(hash);
         let dir = path.parent().unwrap_or(&shared.dir);
-        make_dir(dir)?;
-        sync(&shared.dir)?;
+        if make_dir(dir)? {
+            sync(&shared.dir)?;
+        }
         let mut state = shared.lock();
         let there = fs::symlink_metadata(&path).map(|meta| meta.len()).ok();
         let used = state.used - there.unwrap_or(0).min(state.used) + size;
@@ -388,12 +389,12 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, BlobError> {
     read().map_err(|error| failed("list", dir, error))
 }
 
-fn make_dir(dir: &Path) -> Result<(), BlobError> {
+/// Makes a directory; false when it is there.
+fn make_dir(dir: &Path) -> Result<bool, BlobError> {
     match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(failed("make", dir, error))
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(failed("make", dir, error)),
     }
 }
 

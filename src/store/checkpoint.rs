@@ -19,10 +19,13 @@ use super::queue::Queue;
 use super::schema;
 use super::writer::Job;
 
-/// Length of the write-ahead log, in pages.
+/// What a checkpoint has found.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frames {
+    /// Length of the write-ahead log, in pages.
     pub(super) log: u64,
+    /// Somebody's reading was in the way.
+    pub(super) held: bool,
 }
 
 /// The thread that checkpoints.
@@ -37,7 +40,7 @@ impl Checkpointer {
         let (kicks, kicked) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("store-fold".into()).spawn(move || {
             while kicked.recv().is_ok() {
-                queue.inner_job(Job::Checkpointed(schema::checkpoint(&conn, "PASSIVE")));
+                queue.urgent_job(Job::Checkpointed(schema::checkpoint(&conn, "PASSIVE")));
             }
         })?;
         Ok(Self { kicks: Some(kicks), thread: Some(thread) })
@@ -47,24 +50,27 @@ impl Checkpointer {
     pub(super) fn kick(&self) -> bool {
         self.kicks.as_ref().is_some_and(|kicks| kicks.try_send(()).is_ok())
     }
+
+    /// Lets the checkpoint under way end, and the thread with it. False when that was done before.
+    pub(super) fn stop(&mut self) -> bool {
+        self.kicks = None;
+        // The thread does not panic; if it did, there is nothing left to stop.
+        self.thread.take().map(JoinHandle::join).is_some()
+    }
 }
 
 impl Drop for Checkpointer {
     fn drop(&mut self) {
-        self.kicks = None;
-        if let Some(thread) = self.thread.take() {
-            // The thread does not panic; if it did, there is nothing left to stop.
-            let _ended = thread.join();
-        }
+        self.stop();
     }
 }
 
 /// Completes the checkpoint on the writer's connection, unless somebody would have to be waited for.
-pub(super) fn restart(conn: &Connection) -> rusqlite::Result<()> {
+pub(super) fn restart(conn: &Connection) -> rusqlite::Result<Frames> {
     conn.busy_timeout(Duration::ZERO)?;
     let outcome = schema::checkpoint(conn, "RESTART");
     conn.busy_timeout(schema::BUSY)?;
-    outcome.map(drop)
+    outcome
 }
 
 /// The identity of the files that SQLite has open.

@@ -29,13 +29,15 @@ pub(super) struct Headroom {
     /// Bytes below which requests are refused.
     mark: u64,
     held: bool,
+    /// It could not be made although there was room: a quota, or a file system that cannot.
+    given_up: bool,
 }
 
 impl Headroom {
     /// Takes over the reserve file that is there; [`Self::refill`] makes it.
     pub(super) fn new(dir: &Path, reserve: u64, mark: u64) -> Self {
         let held = fs::symlink_metadata(dir.join(NAME)).is_ok_and(|meta| allocated(&meta, reserve));
-        Self { dir: dir.to_owned(), reserve, mark, held }
+        Self { dir: dir.to_owned(), reserve, mark, held, given_up: false }
     }
 
     /// Bytes an ordinary user can still write to the file system. Unknown counts as plenty: the
@@ -48,7 +50,7 @@ impl Headroom {
     /// must be free before they pass, so that the answer does not flicker.
     pub(super) fn is_low(&self, free: u64, was_low: bool) -> bool {
         let mark = if was_low { self.mark + self.mark / 2 } else { self.mark };
-        free < mark || (was_low && !self.held && self.reserve > 0)
+        free < mark || (was_low && !self.held && !self.given_up && self.reserve > 0)
     }
 
     /// Gives the reserve back to the file system. False when there was none.
@@ -60,7 +62,7 @@ impl Headroom {
     /// Makes the reserve again if it is gone and `free` bytes allow it without going below the mark.
     pub(super) fn refill(&mut self, free: u64) {
         let enough = self.mark.saturating_add(self.reserve);
-        if self.held || self.reserve == 0 || free < enough {
+        if self.held || self.given_up || self.reserve == 0 || free < enough {
             return;
         }
         self.held = match self.allocate() {
@@ -69,6 +71,7 @@ impl Headroom {
                 tracing::warn!(%error, "cannot set disk space aside");
                 // A partial file would take room and give nothing.
                 let _already_warned = fs::remove_file(self.dir.join(NAME));
+                self.given_up = true;
                 false
             }
         };

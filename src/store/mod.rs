@@ -215,6 +215,8 @@ impl Store {
         let second = schema::connect(&schema::db_path(&dir), Access::Write)
             .and_then(|conn| schema::set_durability(&conn, options.durability).map(|()| conn))
             .map_err(|source| OpenError::Sqlite { dir: dir.clone(), source })?;
+        let reader =
+            Reader::new(&dir).map_err(|source| OpenError::Sqlite { dir: dir.clone(), source })?;
         let writer = Writer {
             queue: Arc::clone(&queue),
             room: Arc::clone(&room),
@@ -234,7 +236,7 @@ impl Store {
             .spawn(move || writer.run(&conn))
             .map_err(io("start a thread for"))?;
         let store = Self { queue, room, thread: Some(thread), _lock: lock };
-        Ok(Opened { store, reader: Reader::new(&dir), head, snapshot, recovery })
+        Ok(Opened { store, reader, head, snapshot, recovery })
     }
 
     /// Queues a batch, to be written whole or not at all, and returns at once. Its outcome comes as
@@ -288,7 +290,8 @@ impl Store {
         self.submit(Job::Prune { below, deleted: 0, done: Reply::new(done) });
     }
 
-    /// Erases the content of events from the file. The chain still verifies. What an outside reader
+    /// Erases the content of events from the file. The chain still verifies. What a snapshot's state
+    /// holds of it is the caller's to replace. What an outside reader
     /// holds in the write-ahead log is overwritten when it lets go.
     pub fn erase(&self, seqs: Vec<u64>, done: impl FnOnce(Result<(), JobError>) + Send + 'static) {
         self.submit(Job::Erase(seqs, Reply::new(done)));

@@ -86,6 +86,8 @@ impl Opener<'_> {
         }
         recovery.created = self.claim(&conn)?;
         schema::set_durability(&conn, self.options.durability).map_err(sql)?;
+        // All writing is left to COMMIT, whose failures are told apart with care.
+        conn.pragma_update(None, "cache_spill", false).map_err(sql)?;
         schema::limit_pages(&conn, self.options.size_limit).map_err(sql)?;
         // The number of pages is known only before they are folded in.
         recovery.wal_pages = schema::checkpoint(&conn, "NOOP").map_err(sql)?.log;

@@ -145,9 +145,15 @@ impl Queue {
         Ok(())
     }
 
-    /// Queues a job whatever the gate and bounds say: a checkpoint's outcome, a job's next part.
+    /// Queues a job whatever the gate and bounds say: a job's next part, a measurement.
     pub(super) fn inner_job(&self, job: Job) {
         self.lock().entries.push_back(Entry::Job(job));
+        self.arrived.notify_one();
+    }
+
+    /// Queues a job before all that waits: news that the next write depends on.
+    pub(super) fn urgent_job(&self, job: Job) {
+        self.lock().entries.push_front(Entry::Job(job));
         self.arrived.notify_one();
     }
 

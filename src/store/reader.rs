@@ -1,5 +1,5 @@
 //! Reading the log. Only durable events are ever seen: SQLite shows a commit to other connections
-//! after its sync.
+//! after its sync, and one whose sync failed not at all.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -32,6 +32,10 @@ pub struct Reader {
 struct Pool {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// Never read from, and open for as long as anything can be read. Without it, the connection
+    /// that comes first after the writer has died would recover the write-ahead log, and show the
+    /// events whose sync failed.
+    _anchor: Mutex<Connection>,
 }
 
 /// A part of the log.
@@ -46,9 +50,13 @@ pub struct Page {
 }
 
 impl Reader {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(super) fn new(dir: &Path) -> rusqlite::Result<Self> {
         let path = schema::db_path(dir);
-        Self { pool: Arc::new(Pool { path, idle: Mutex::default() }) }
+        let anchor = schema::connect(&path, Access::Read)?;
+        // SQLite opens the log with the first use.
+        schema::floor(&anchor)?;
+        let pool = Pool { path, idle: Mutex::default(), _anchor: Mutex::new(anchor) };
+        Ok(Self { pool: Arc::new(pool) })
     }
 
     /// The last durable event.

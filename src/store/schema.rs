@@ -188,11 +188,12 @@ pub(super) fn beyond_limit(conn: &Connection, bytes: u64) -> bool {
 /// another's checkpoint is `SQLITE_BUSY`, since then nothing was synced.
 pub(super) fn checkpoint(conn: &Connection, mode: &str) -> rusqlite::Result<Frames> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
-    let log: i64 = conn.query_row(&sql, [], |row| row.get(1))?;
+    let (held, log): (bool, i64) =
+        conn.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     // SQLite says -1 when it did not get as far as to look.
     let log = u64::try_from(log).map_err(|_| {
         let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
         rusqlite::Error::SqliteFailure(busy, None)
     })?;
-    Ok(Frames { log })
+    Ok(Frames { log, held })
 }

@@ -93,6 +93,8 @@ pub(super) struct Progress {
     used: u64,
     /// Pages written since then.
     unmeasured: u64,
+    /// The checkpointer has been asked and has not answered.
+    checkpointing: bool,
     /// The write-ahead log was reported as large.
     alerted: bool,
     /// Facts have been given the overdraft.
@@ -147,7 +149,6 @@ impl Writer {
         let Err(why) = self.serve(conn) else {
             // In order: all is durable, so the log is folded into the file and emptied. Failing
             // that costs the next open some time and nothing else.
-            drop(self.checkpointer);
             if let Err(error) = schema::checkpoint(conn, "TRUNCATE") {
                 tracing::warn!(%error, "cannot empty the write-ahead log");
             }
@@ -167,12 +168,12 @@ impl Writer {
             match self.queue.take(GROUP_BYTES) {
                 Work::Group(group) => self.write(conn, &mut sql, &group)?,
                 Work::Job(job) => self.job(conn, job)?,
+                // Its last word may be that a sync failed: then nothing more may be synced.
+                Work::End if self.checkpointer.stop() => continue,
                 Work::End => return Ok(()),
             }
             self.measure(&mut sql, false);
-            if self.progress.pages * PAGE >= self.checkpoint_bytes && self.checkpointer.kick() {
-                self.progress.pages = 0;
-            }
+            self.ask_for_checkpoint();
         }
     }
 
@@ -311,7 +312,9 @@ impl Writer {
         match why {
             WriteError::DiskFull => self.headroom.spend(),
             WriteError::SizeLimit { .. } if !self.progress.overdrawn => {
-                let limit = self.size_limit.saturating_add(self.overdraft);
+                // The limit may have been lowered below what is there.
+                let reached = self.size_limit.max(self.progress.used * PAGE);
+                let limit = reached.saturating_add(self.overdraft);
                 self.progress.overdrawn = schema::limit_pages(conn, limit).is_ok();
                 self.progress.overdrawn
             }
@@ -346,8 +349,13 @@ impl Writer {
     fn job(&mut self, conn: &Connection, job: Job) -> Result<(), FatalError> {
         match job {
             Job::Measure => {}
-            Job::Checkpointed(Ok(frames)) => self.checkpointed(conn, frames)?,
-            Job::Checkpointed(Err(source)) => self.checkpoint_failed(source)?,
+            Job::Checkpointed(outcome) => {
+                self.progress.checkpointing = false;
+                match outcome {
+                    Ok(frames) => self.checkpointed(conn, frames)?,
+                    Err(source) => self.checkpoint_failed(source)?,
+                }
+            }
             Job::Snapshot(snapshot, done) => {
                 self.progress.wrote(snapshot.state.len() as u64);
                 let outcome = self.maintain(conn, |conn| snapshot::keep(conn, &snapshot))?;
@@ -432,18 +440,29 @@ impl Writer {
         }
     }
 
+    /// One at a time, so that the checkpointer is idle when the writer completes its work.
+    fn ask_for_checkpoint(&mut self) {
+        let due = self.progress.pages * PAGE >= self.checkpoint_bytes;
+        if due && !self.progress.checkpointing && self.checkpointer.kick() {
+            self.progress.checkpointing = true;
+            self.progress.pages = 0;
+        }
+    }
+
     fn checkpointed(&mut self, conn: &Connection, frames: Frames) -> Result<(), FatalError> {
         let bytes = frames.log * PAGE;
-        if bytes >= RESTART_TIMES.saturating_mul(self.checkpoint_bytes)
-            && let Err(source) = restart(conn)
-        {
-            self.checkpoint_failed(source)?;
+        let mut held = false;
+        if bytes >= RESTART_TIMES.saturating_mul(self.checkpoint_bytes) {
+            match restart(conn) {
+                Ok(frames) => held = frames.held,
+                Err(source) => self.checkpoint_failed(source)?,
+            }
         }
-        let large = bytes >= ALERT_TIMES.saturating_mul(self.checkpoint_bytes);
-        if large && !self.progress.alerted {
+        let alert = held && bytes >= ALERT_TIMES.saturating_mul(self.checkpoint_bytes);
+        if alert && !self.progress.alerted {
             (self.sink)(Notice::WalLarge { bytes });
         }
-        self.progress.alerted = large;
+        self.progress.alerted = alert;
         Ok(())
     }
 

@@ -77,6 +77,10 @@ impl Running {
         self.lines.recv_timeout(DEADLINE).ok()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Lets the child go on.
     pub(crate) fn proceed(&mut self) {
         writeln!(self.child.stdin.as_mut().unwrap()).unwrap();

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 
-use missiond::store::{Class, FatalError, NewSnapshot, Notice, Opened, Options, Store, verify};
+use missiond::store::{
+    Class, FatalError, NewSnapshot, Notice, OpenError, Opened, Options, Store, verify,
+};
 
 use super::child::{Running, Strace, command, no_strace};
 use super::matrix::skip;
@@ -118,6 +120,25 @@ fn nothing_that_the_store_does_drops_its_locks_and_what_drops_them_is_noticed() 
     assert_eq!(ended.said("durable").count(), 0, "{ended:?}");
     assert_eq!(verify(&state).unwrap().seq, 10);
     assert_eq!(open(&state).0.head.seq, 10);
+}
+
+#[test]
+fn a_log_is_held_by_its_process_and_taken_over_when_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut running = Running::start(command(None, &state, "script::child", "killed"));
+    let pid = i32::try_from(running.pid()).unwrap();
+    running.proceed();
+    while running.next_line().expect("it gets there") != "thread opener 0" {}
+    // The kernel's word counts, not what the file says.
+    std::fs::write(state.join("mission.lock"), "1\n").unwrap();
+    let refusal = Store::open(&state, &Options::default(), &|_, _| true, Box::new(drop));
+    let refusal = refusal.expect_err("it is in use");
+    assert!(matches!(refusal, OpenError::Locked { pid: Some(found), .. } if found == pid));
+    drop(running);
+    let (opened, _notices) = open(&state);
+    assert_eq!((opened.recovery.stale_lock, opened.head.seq), (Some(1), 9));
+    assert!(opened.recovery.wal_pages > 8, "{:?}", opened.recovery);
 }
 
 /// Whether the kernel has a POSIX lock of ours on a file.

@@ -139,6 +139,8 @@ macro_rules! matrix {
 matrix! {
     killed_at_any_write_of_the_writer_nothing_acknowledged_is_lost:
         "store-writer", "signal=KILL", empty, killed_in_the_middle;
+    killed_at_any_write_with_process_durability_nothing_acknowledged_is_lost:
+        "store-writer unsynced", "signal=KILL", empty, killed_in_the_middle;
     an_input_output_error_at_any_write_of_the_writer_loses_nothing_acknowledged:
         "store-writer", "error=EIO", empty, fatal;
     a_full_disk_at_any_write_of_the_writer_loses_nothing_acknowledged:

@@ -14,7 +14,9 @@ use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use missiond::store::{Class, Head, NewSnapshot, Notice, Opened, Options, Record, Store};
+use missiond::store::{
+    Class, Durability, Head, NewSnapshot, Notice, Opened, Options, Record, Store,
+};
 
 pub(crate) const DIR: &str = "MISSIOND_TEST_STATE_DIR";
 pub(crate) const SCRIPT: &str = "MISSIOND_TEST_SCRIPT";
@@ -25,11 +27,20 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The child. In an ordinary test run there is nothing for it to do.
 #[test]
 fn child() {
-    let (Some(dir), Some(script)) = (std::env::var_os(DIR), std::env::var_os(SCRIPT)) else {
+    let (Some(dir), Ok(script)) = (std::env::var_os(DIR), std::env::var(SCRIPT)) else {
         return;
     };
     let dir = Path::new(&dir);
-    match script.to_str().unwrap() {
+    let (script, durability) = match script.strip_suffix(" unsynced") {
+        Some(script) => (script, Durability::Process),
+        None => (script.as_str(), Durability::Disk),
+    };
+    // Small, so that a short script meets checkpoints by both threads; or none at all.
+    let checkpoint_bytes = if script == "killed" { 1 << 20 } else { 12 << 10 };
+    let options =
+        Options { durability, headroom: 0, reserve: 0, checkpoint_bytes, ..Options::default() };
+    let open = |dir| open(dir, &options);
+    match script {
         "open" => {
             pause("opener", nix::unistd::gettid().as_raw());
             if let Some((opened, notices)) = open(dir) {
@@ -78,15 +89,12 @@ pub(crate) fn tid(thread: &str) -> i32 {
     tids[tids.len() - if thread == "store-writer" { 1 } else { 2 }]
 }
 
-fn open(dir: &Path) -> Option<(Opened, Receiver<Notice>)> {
+fn open(dir: &Path, options: &Options) -> Option<(Opened, Receiver<Notice>)> {
     let (send, notices) = mpsc::channel();
-    // Small, so that a short script meets checkpoints by both threads.
-    let options =
-        Options { headroom: 0, reserve: 0, checkpoint_bytes: 12 << 10, ..Options::default() };
     let sink = Box::new(move |notice| {
         let _gone = send.send(notice);
     });
-    match Store::open(dir, &options, &|_, _| true, sink) {
+    match Store::open(dir, options, &|_, _| true, sink) {
         Ok(opened) => Some((opened, notices)),
         Err(error) => {
             say(&format!("refused {error:?}"));

@@ -1,8 +1,11 @@
 //! Appending and reading.
 
-use missiond::store::Class;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 
-use super::support::{open, record};
+use missiond::store::{Class, Notice, Options, Record};
+
+use super::support::{db, open, options, record, try_open};
 
 #[test]
 fn what_is_durable_is_read_back_as_it_was_also_after_reopening() {
@@ -27,10 +30,95 @@ fn what_is_durable_is_read_back_as_it_was_also_after_reopening() {
 fn many_batches_share_few_syncs() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
-    for seq in 1..=2000 {
+    // Keeps the writer busy while the others arrive.
+    let large = Record { content: Some("x".repeat(4 << 20).into()), ..record(1) };
+    log.store.append(vec![large], Class::Request).unwrap();
+    for seq in 2..=2000 {
         log.store.append(vec![record(seq)], Class::Request).unwrap();
     }
     log.store.close();
     let commits = log.notices.iter().count();
     assert!(commits < 1000, "{commits} commits for 2000 batches");
+}
+
+#[test]
+fn a_filter_skips_events_and_still_comes_to_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let batch = (1..=3000).map(record).collect();
+    log.store.append(batch, Class::Request).unwrap();
+    log.wait_durable(3000);
+    let kinds = ["AgentExited"];
+    let mut found = Vec::new();
+    let mut page = log.reader.scan(1, 300, &kinds).unwrap();
+    while !page.at_end {
+        assert_eq!(page.records.len(), 300);
+        found.append(&mut page.records);
+        page = log.reader.scan(page.next_seq, 300, &kinds).unwrap();
+    }
+    found.append(&mut page.records);
+    let expected: Vec<Record> = (1..=3000).map(record).filter(|r| &*r.kind == kinds[0]).collect();
+    assert_eq!(found, expected);
+    let none = log.reader.scan(1, 10, &["NeverHappened"]).unwrap();
+    assert_eq!((none.records.len(), none.next_seq, none.at_end), (0, 3001, true));
+    let mut folded = 0;
+    let last = log.reader.fold(2000, |record| {
+        folded += 1;
+        assert_eq!(record.content, None);
+        if record.seq > 2500 { Err("enough") } else { Ok(()) }
+    });
+    assert_eq!(
+        (folded, last.unwrap_err().to_string().as_str()),
+        (502, "reading stopped at event 2501")
+    );
+}
+
+#[test]
+fn an_outside_reader_holds_the_write_ahead_log_up_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = Options { checkpoint_bytes: 4096, ..options() };
+    let log = try_open(dir.path(), &small).unwrap();
+    log.fill(1, 1);
+    let mut outside = Command::new("sqlite3")
+        .arg(db(dir.path()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = outside.stdin.take().unwrap();
+    stdin.write_all(b"BEGIN; SELECT 'reading', count(*) FROM events;\n").unwrap();
+    let mut said = String::new();
+    BufReader::new(outside.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "reading|1\n");
+
+    let wal = || std::fs::metadata(dir.path().join("mission.db-wal")).unwrap().len();
+    let large = |seq| Record { content: Some("x".repeat(100_000).into()), ..record(seq) };
+    let mut seq = 1;
+    let mut alert = None;
+    while alert.is_none() {
+        seq += 1;
+        assert!(seq < 200, "no alert at {} bytes", wal());
+        log.store.append(vec![large(seq)], Class::Request).unwrap();
+        loop {
+            match log.next_notice() {
+                Notice::WalLarge { bytes } => alert = Some(bytes),
+                Notice::Durable { head } => {
+                    assert_eq!(head.seq, seq);
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert!(alert.unwrap() >= 1 << 20);
+
+    // It lets go, and the log is written from its start again, instead of 4 MB further.
+    drop(stdin);
+    outside.wait().unwrap();
+    let before = wal();
+    for seq in seq + 1..=seq + 40 {
+        log.store.append(vec![large(seq)], Class::Request).unwrap();
+        log.wait_durable(seq);
+    }
+    assert!(wal() < before + (1 << 20), "{} after {before}", wal());
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use missiond::store::{Class, Durability, Notice, Options, Record, verify};
+use missiond::store::{Class, Durability, NewSnapshot, Notice, Options, Record, verify};
 
 use super::support::{open, options, record, try_open};
 
@@ -51,6 +51,14 @@ fn a_million_events() {
     let start = now();
     let log = open(dir.path());
     println!("open with the whole chain verified: {:?}", start.elapsed());
+    let (send, saved) = std::sync::mpsc::channel();
+    let snapshot = NewSnapshot { head: log.head, version: 1, state: vec![0; 1 << 20] };
+    log.store.save_snapshot(snapshot, move |outcome| send.send(outcome).unwrap());
+    saved.recv().unwrap().unwrap();
+    log.close();
+    let start = now();
+    let log = open(dir.path());
+    println!("open with a snapshot at the end: {:?}", start.elapsed());
     log.close();
     println!("file: {} MiB", std::fs::metadata(dir.path().join("mission.db")).unwrap().len() >> 20);
 }
@@ -92,5 +100,19 @@ fn one_publish_at_a_time() {
         times.drain(..1000);
         println!("{durability:?}: publish to durable p50 {} us", median(times));
     }
+    let log = try_open(&dir.path().join("pipelined"), &options()).unwrap();
+    let start = now();
+    let (mut sent, mut durable, mut commits) = (0, 0, 0);
+    while durable < 100_000 {
+        while sent < durable + 256 && sent < 100_000 {
+            sent += 1;
+            log.store.append(vec![record(sent)], Class::Request).unwrap();
+        }
+        let Notice::Durable { head } = log.next_notice() else { panic!("not durable") };
+        durable = head.seq;
+        commits += 1;
+    }
+    let rate = 100_000.0 / start.elapsed().as_secs_f64();
+    println!("Disk: 256 outstanding: {rate:.0} per second, {commits} commits");
     println!("plain write + fdatasync p50 {} us", median(plain));
 }
