@@ -175,6 +175,8 @@ pub enum Step {
     Limits,
     /// Payload: working directory.
     Cwd,
+    /// Payload: drop all capabilities, of which only root has any.
+    Capabilities,
     /// Payload: no_new_privs.
     NoNewPrivs,
     /// Payload: Landlock.
@@ -198,6 +200,7 @@ impl fmt::Display for Step {
             Self::Fds => "set up descriptors",
             Self::Limits => "set resource limits",
             Self::Cwd => "change directory to",
+            Self::Capabilities => "drop capabilities",
             Self::NoNewPrivs => "set no_new_privs",
             Self::Landlock => "apply landlock",
             Self::Seccomp => "load the seccomp filter",

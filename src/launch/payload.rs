@@ -6,6 +6,7 @@
 //! | fds | before anything that could leak one; all others only become close-on-exec, since the status pipe is needed up to the exec |
 //! | limits | while nothing forbids it |
 //! | cwd | before Landlock, which may not let the agent list what is above |
+//! | capabilities | after what root may need them for; an ordinary user has none |
 //! | no_new_privs | Landlock and seccomp need it |
 //! | landlock | opens the paths of its rules, so before seccomp |
 //! | seccomp | last: every step above may use any system call |
@@ -33,7 +34,7 @@ use crate::policy::landlock::PathRule;
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, ExecVector, Pid};
 use crate::sys::rlimit::{self, Resource};
-use crate::sys::{landlock, memfd, seccomp, signals};
+use crate::sys::{capabilities, landlock, memfd, seccomp, signals};
 
 /// On the status pipe: parked.
 pub(super) const PARKED: u8 = b'P';
@@ -81,11 +82,12 @@ pub(super) struct Payload<'a> {
 
 type StepFn = fn(&Payload<'_>) -> Result<(), StepError>;
 
-const STEPS: [(Step, StepFn); 7] = [
+const STEPS: [(Step, StepFn); 8] = [
     (Step::Session, session),
     (Step::Fds, fds),
     (Step::Limits, limits),
     (Step::Cwd, cwd),
+    (Step::Capabilities, drop_capabilities),
     (Step::NoNewPrivs, no_new_privs),
     (Step::Landlock, enter_landlock),
     (Step::Seccomp, load_seccomp),
@@ -213,6 +215,13 @@ fn limits(payload: &Payload<'_>) -> Result<(), StepError> {
 fn cwd(payload: &Payload<'_>) -> Result<(), StepError> {
     let cwd = &payload.spec.cwd;
     std::env::set_current_dir(cwd).map_err(|error| StepError(error, cwd.display().to_string()))
+}
+
+fn drop_capabilities(payload: &Payload<'_>) -> Result<(), StepError> {
+    if payload.spec.plan.drop_capabilities {
+        capabilities::drop_all()?;
+    }
+    Ok(())
 }
 
 fn no_new_privs(payload: &Payload<'_>) -> Result<(), StepError> {

@@ -110,6 +110,9 @@ pub struct HostFacts {
 pub struct ProcessPlan {
     /// The level it grants.
     pub level: Level,
+    /// All capabilities are dropped. Only root has any, and with them Landlock would not hold: it
+    /// doesn't stop a reboot, or a read of another's memory under CAP_PERFMON.
+    pub drop_capabilities: bool,
     /// `PR_SET_NO_NEW_PRIVS`.
     pub no_new_privs: bool,
     /// The Landlock domain, if any.
@@ -233,6 +236,7 @@ pub fn plan(request: &PlanRequest, host: &HostFacts) -> Result<ProcessPlan, Plan
     match request.level {
         Level::None => Ok(ProcessPlan {
             level: Level::None,
+            drop_capabilities: false,
             no_new_privs: false,
             landlock: None,
             seccomp: Vec::new(),
@@ -273,5 +277,13 @@ fn level_1(request: &PlanRequest, host: &HostFacts) -> Result<ProcessPlan, PlanE
         }
     };
     let rlimits = rlimits(&request.limits, host, &mut gaps)?;
-    Ok(ProcessPlan { level: Level::Process, no_new_privs: true, landlock, seccomp, rlimits, gaps })
+    Ok(ProcessPlan {
+        level: Level::Process,
+        drop_capabilities: true,
+        no_new_privs: true,
+        landlock,
+        seccomp,
+        rlimits,
+        gaps,
+    })
 }

@@ -6,6 +6,7 @@
 //!
 //! Each file that needs `unsafe` says so on its first line; [`procfs`] needs none.
 
+pub mod capabilities;
 pub mod channel;
 pub mod clock;
 pub mod landlock;

@@ -1,4 +1,5 @@
 //! What an agent at level 1 may not do, and that it can do its work.
+#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use missiond::launch::{Exit, Step};
 use missiond::policy::{LandlockMode, Level, PlanRequest};
@@ -59,6 +60,20 @@ fn no_new_privs_a_session_of_its_own_and_no_terminal() {
         assert_eq!(out, "1 1", "leader of its own group and session");
         let out = rig.output("perl -e 'open(T, \"+</dev/tty\") or print 0+$!'");
         assert_eq!(out, libc::ENXIO.to_string());
+    });
+}
+
+#[test]
+fn no_capability_is_left_even_for_root() {
+    alone("confinement::no_capability_is_left_even_for_root", || {
+        let mut rig = Rig::new();
+        let out =
+            rig.output("grep -E '^Cap(Inh|Prm|Eff|Amb)' /proc/self/status | cut -f2 | sort -u");
+        assert_eq!(out, "0000000000000000");
+        if rig.facts.root {
+            let out = rig.output("grep CapBnd /proc/self/status | cut -f2");
+            assert_eq!(out, "0000000000000000");
+        }
     });
 }
 

@@ -1,4 +1,9 @@
 //! Daemon, launcher and shims die in any order.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "test code outside of a test function"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command as Program, Stdio};

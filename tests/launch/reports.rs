@@ -1,4 +1,5 @@
 //! What a start reports, in which order.
+#![expect(clippy::panic, reason = "test code outside of a test function")]
 
 use std::time::Duration;
 

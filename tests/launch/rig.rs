@@ -1,4 +1,5 @@
 //! A stand-in for the daemon: one launcher, a directory tree, waits with deadlines.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of a test function")]
 
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;

@@ -1,6 +1,11 @@
 //! What the tests of the real kernel share: skipping, running a test in a process of its own.
 
 #![allow(dead_code, reason = "each test program uses its part")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "test code outside of a test function"
+)]
 
 use std::process::Command;
 
