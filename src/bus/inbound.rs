@@ -1,10 +1,16 @@
 //! What comes out of the connections: requests with their tickets, refusals, ends.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
 
+use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::conn::Conn;
+use super::outbox::Frame;
+use crate::core::denied::{Code, Denied};
 use crate::core::head::Caller;
 use crate::ids::{Key, Timestamp};
-use crate::proto::{Call, Id, Method};
+use crate::proto::{Call, Id, Method, encode};
 
 /// A connection; never handed out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,15 +19,50 @@ pub struct ConnId(pub(super) u64);
 /// The right and the duty to answer one request. Dropped without an answer, it answers `unavailable`.
 #[derive(Debug)]
 pub struct Ticket {
-    pub(super) conn: ConnId,
-    pub(super) id: Id,
+    conn: Arc<Conn>,
+    id: Id,
+    is_answered: bool,
+    /// Gives back what the request was charged for.
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Ticket {
+    pub(super) fn new(conn: Arc<Conn>, id: Id, permits: [OwnedSemaphorePermit; 2]) -> Self {
+        Ticket { conn, id, is_answered: false, _permits: permits }
+    }
+
     /// The connection that waits for the answer.
     #[must_use]
     pub fn conn(&self) -> ConnId {
-        self.conn
+        self.conn.id
+    }
+
+    /// Who asked.
+    #[must_use]
+    pub fn who(&self) -> Caller {
+        self.conn.owner.who
+    }
+
+    /// Queues the answer; the connection, to be flushed, comes back.
+    pub(super) fn answer<R: Serialize>(mut self, result: Result<&R, &Denied>) -> Arc<Conn> {
+        let line = match result {
+            Ok(result) => encode::reply(&self.id, result),
+            Err(denied) => encode::refusal(Some(&self.id), denied),
+        };
+        if let Ok(line) = line {
+            self.is_answered = true;
+            self.conn.outbox.push(Frame::Own(line));
+        }
+        Arc::clone(&self.conn)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let denied = Denied::new(Code::Unavailable, "the daemon gave no answer: try again");
+            self.conn.refuse(Some(&self.id), &denied);
+        }
     }
 }
 
@@ -71,14 +112,43 @@ pub enum Arrival {
 
 /// Something from a connection, to be given to [`super::Hub::take`].
 #[derive(Debug)]
-pub struct Input(pub(super) Arrival);
+pub struct Input(pub(super) Kind);
+
+/// What an input is.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A peer was let in.
+    Opened(Arc<Conn>),
+    /// It asks for something.
+    Request(Box<Inbound>),
+    /// It has read what it was sent, and the hub wanted to know.
+    Room(ConnId),
+    /// It is over.
+    Closed(ConnId),
+    /// A peer was not let in.
+    Refused { socket: String, pid: u32, reason: String, more: u64 },
+}
+
+impl Input {
+    pub(super) fn request(inbound: Inbound) -> Self {
+        Input(Kind::Request(Box::new(inbound)))
+    }
+
+    pub(super) fn room(conn: ConnId) -> Self {
+        Input(Kind::Room(conn))
+    }
+
+    pub(super) fn closed(conn: &Conn) -> Self {
+        Input(Kind::Closed(conn.id))
+    }
+}
 
 /// Where inputs come from.
 #[derive(Debug)]
 pub struct Inputs(pub(super) mpsc::Receiver<Input>);
 
 impl Inputs {
-    /// The next input. Cancel-safe. None only when the hub is gone.
+    /// The next input. Cancel-safe. None only when the hub and all connections are gone.
     pub async fn next(&mut self) -> Option<Input> {
         self.0.recv().await
     }

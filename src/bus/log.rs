@@ -25,6 +25,8 @@ pub enum ReadWhat {
         after: Seq,
         /// At most this many, 1 to 1,000.
         limit: usize,
+        /// And no further event once their contents have this many bytes; one event at least.
+        bytes: usize,
         /// Of these kinds; empty for all.
         kinds: Vec<String>,
     },

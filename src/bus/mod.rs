@@ -17,12 +17,23 @@
 //! Every queue has a bound and an owner to whom its bytes are charged. Time is an argument of the
 //! hub's methods; only tasks that wait for sockets use timers.
 
+mod conn;
+mod delivery;
+mod follow;
 mod hub;
+mod identity;
 mod inbound;
+mod listen;
 mod log;
+mod mailbox;
+mod outbox;
+mod pump;
+mod quota;
+mod recent;
 
-pub use hub::{Anchor, Hub, ListenError, Options};
+pub use hub::{Hub, Options};
 pub use inbound::{Arrival, ConnId, Inbound, Input, Inputs, Ticket};
+pub use listen::{Anchor, ListenError};
 pub use log::{LogPage, LogRead, ReadId, ReadWhat};
 
 pub use crate::sys::peer::ProcessId;

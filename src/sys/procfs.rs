@@ -27,7 +27,7 @@ pub fn stat(pid: Pid) -> io::Result<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat"))?).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn parse(text: &[u8]) -> Option<Stat> {
+pub(super) fn parse(text: &[u8]) -> Option<Stat> {
     // The name stands in parentheses and may hold anything, parentheses too: look for the last.
     let open = text.iter().position(|&b| b == b'(')?;
     let close = text.iter().rposition(|&b| b == b')')?;

@@ -1,0 +1,581 @@
+//! The hub's part in delivery: subscriptions, fetches, acknowledgements, fan-out, following the log.
+
+use std::sync::Arc;
+
+use super::follow;
+use super::hub::Hub;
+use super::inbound::{ConnId, Ticket};
+use super::log::{LogPage, ReadId, ReadWhat};
+use super::mailbox::{Consumer, Mailbox, Waiting, Whose};
+use super::outbox::Frame;
+use super::pump::{MailboxId, Purpose, Turn, may_receive};
+use super::recent::Message;
+use crate::core::denied::{Code, Denied};
+use crate::core::event::{Event, Logged};
+use crate::core::head::{Caller, Ephemeral};
+use crate::core::request::Ack;
+use crate::core::spec::Mode;
+use crate::core::state::State;
+use crate::core::view::{MessageView, Party, ReceiptState};
+use crate::ids::{AgentUid, Seq, SubscriptionName, Timestamp};
+use crate::proto::wire::{AuditRead, Fetch, Fetched, FetchedMessage, Subscribe, Subscribed};
+
+/// The subscription without a cursor.
+const TAIL: &str = "tail";
+
+impl Hub {
+    /// Does something with a mailbox, with all that it needs of the hub; then notes its deadline.
+    fn with_mailbox<T>(
+        &mut self,
+        now: Timestamp,
+        id: MailboxId,
+        state: &State,
+        act: impl FnOnce(&mut Turn<'_>, &mut Mailbox) -> T,
+    ) -> Option<T> {
+        let mailbox = self.mailboxes.get_mut(&id)?;
+        let mut turn = Turn {
+            now,
+            head: self.head,
+            state,
+            recent: &self.recent,
+            dirty: &mut self.dirty,
+            reads: &mut self.reads,
+        };
+        let done = act(&mut turn, mailbox);
+        let next = mailbox.next_deadline();
+        if next != mailbox.noted {
+            let noted = std::mem::replace(&mut mailbox.noted, next);
+            noted.map(|at| self.due.remove(&(at, id)));
+            next.map(|at| self.due.insert((at, id)));
+        }
+        Some(done)
+    }
+
+    fn pump(&mut self, now: Timestamp, id: MailboxId, state: &State) {
+        self.with_mailbox(now, id, state, |turn, mailbox| turn.pump(id, mailbox));
+    }
+
+    pub(super) fn forget_mailbox(&mut self, id: MailboxId) {
+        let Some(mailbox) = self.mailboxes.remove(&id) else { return };
+        mailbox.noted.map(|at| self.due.remove(&(at, id)));
+        if let Whose::Agent(uid) = mailbox.whose
+            && let Some(agent) = self.agents.get_mut(&uid)
+        {
+            agent.mailboxes.remove(&mailbox.name);
+        }
+    }
+
+    /// The mailbox of an agent's subscription, made if there is none.
+    fn mailbox(
+        &mut self,
+        uid: AgentUid,
+        name: &SubscriptionName,
+        state: &State,
+    ) -> Result<MailboxId, Denied> {
+        let gone = || Denied::new(Code::NotFound, "the agent is no longer in the mission");
+        let agent = self.agents.get(&uid).ok_or_else(gone)?;
+        if let Some(id) = agent.mailboxes.get(name) {
+            return Ok(*id);
+        }
+        let limit = usize::try_from(self.limits.subscriptions).unwrap_or(usize::MAX);
+        if agent.mailboxes.len() >= limit {
+            let is_idle = |id: &&MailboxId| self.mailboxes.get(id).is_none_or(Mailbox::is_idle);
+            let Some(idle) = agent.mailboxes.values().find(is_idle).copied() else {
+                let message = format!(
+                    "{limit} subscriptions are in use: acknowledge or close one (limits.subscriptions)"
+                );
+                return Err(Denied::new(Code::Limit, message));
+            };
+            self.forget_mailbox(idle);
+        }
+        let joined = state.agent(uid).ok_or_else(gone)?.joined;
+        let acked = state.cursor(uid, name).map_or(joined, |cursor| cursor.acked_upto);
+        let id = self.add_mailbox(Mailbox::new(Whose::Agent(uid), name.clone(), acked));
+        if let Some(agent) = self.agents.get_mut(&uid) {
+            agent.mailboxes.insert(name.clone(), id);
+        }
+        Ok(id)
+    }
+
+    fn add_mailbox(&mut self, mailbox: Mailbox) -> MailboxId {
+        self.next_mailbox += 1;
+        let id = MailboxId(self.next_mailbox);
+        self.mailboxes.insert(id, mailbox);
+        id
+    }
+
+    /// Carries out `subscribe`, to which the core has consented.
+    pub fn subscribe(&mut self, now: Timestamp, ticket: Ticket, ask: Subscribe, state: &State) {
+        let is_tail = ask.subscription.as_str() == TAIL;
+        let found = match ticket.who() {
+            _ if is_tail => Ok(self.tail(&ticket)),
+            Caller::Agent(uid) => self.mailbox(uid, &ask.subscription, state),
+            Caller::Operator => Err(Denied::new(
+                Code::Invalid,
+                "an operator has no inbox: subscribe to `tail`, or follow with audit.read",
+            )),
+        };
+        let id = match found {
+            Ok(id) => id,
+            Err(denied) => return self.dirty.answer::<()>(ticket, Err(&denied)),
+        };
+        let conn = ticket.conn();
+        if let Err(denied) = self.make_room_for_consumer(id, conn, &ask) {
+            return self.dirty.answer::<()>(ticket, Err(&denied));
+        }
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let (Some(mailbox), conn) = (self.mailboxes.get_mut(&id), Arc::clone(&link.conn)) else {
+            return;
+        };
+        link.mailboxes.insert(id);
+        let credit = if is_tail { u32::MAX } else { ask.credit };
+        mailbox.consumer = Some(Consumer { conn, credit, types: ask.types, in_flight: 0 });
+        let position = match ticket.who() {
+            Caller::Agent(uid) if !is_tail => {
+                let cursor = state.cursor(uid, &ask.subscription);
+                cursor.map_or(mailbox.read_upto, |cursor| cursor.acked_upto)
+            }
+            Caller::Agent(_) | Caller::Operator => self.head,
+        };
+        self.dirty.answer(ticket, Ok(&Subscribed { position }));
+        self.pump(now, id, state);
+    }
+
+    /// The volatile mailbox of a connection.
+    fn tail(&mut self, ticket: &Ticket) -> MailboxId {
+        if let Some(id) = self.tails.get(&ticket.conn()) {
+            return *id;
+        }
+        let whose = match ticket.who() {
+            Caller::Operator => Whose::OperatorTail,
+            Caller::Agent(uid) => Whose::AgentTail(uid),
+        };
+        let name = SubscriptionName::new(TAIL).unwrap_or_else(|_| crate::core::inbox_name());
+        let mut mailbox = Mailbox::new(whose, name, self.head);
+        mailbox.is_live = true;
+        let id = self.add_mailbox(mailbox);
+        self.tails.insert(ticket.conn(), id);
+        id
+    }
+
+    /// One consumer at a time: another is named in the refusal, or sent away.
+    fn make_room_for_consumer(
+        &mut self,
+        id: MailboxId,
+        conn: ConnId,
+        ask: &Subscribe,
+    ) -> Result<(), Denied> {
+        let Some(mailbox) = self.mailboxes.get_mut(&id) else { return Ok(()) };
+        let name = &ask.subscription;
+        let other = mailbox.consumer.as_ref().filter(|consumer| consumer.conn.id != conn);
+        let is_fetched = mailbox.waiting.iter().any(|fetch| !fetch.peek);
+        if !ask.takeover {
+            if let Some(consumer) = other {
+                return Err(consumed(name, consumer.conn.pid));
+            }
+            if is_fetched {
+                let message = format!("subscription `{name}` is being fetched from: take it over");
+                return Err(Denied::new(Code::Conflict, message));
+            }
+        }
+        let sent_away = other.is_some();
+        let former = mailbox.end_consumer();
+        let waiting = std::mem::take(&mut mailbox.waiting);
+        let (peeks, fetches): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|fetch| fetch.peek);
+        mailbox.waiting = peeks;
+        let denied = Denied::new(Code::Conflict, format!("subscription `{name}` was taken over"));
+        for fetch in fetches {
+            self.dirty.answer::<()>(fetch.ticket, Err(&denied));
+        }
+        if let Some(former) = former.filter(|_| sent_away) {
+            if let Some(link) = self.links.get_mut(&former.conn.id) {
+                link.mailboxes.remove(&id);
+            }
+            former.conn.refuse(None, &denied);
+            former.conn.hang_up();
+        }
+        Ok(())
+    }
+
+    /// Carries out `fetch`, to which the core has consented. `may_audit`: the caller may look at
+    /// messages that are not its own.
+    pub fn fetch(
+        &mut self,
+        now: Timestamp,
+        ticket: Ticket,
+        ask: Fetch,
+        state: &State,
+        may_audit: bool,
+    ) {
+        if !ask.seqs.is_empty() {
+            let all = may_audit || ticket.who() == Caller::Operator;
+            self.reads.ask(ReadWhat::Seqs(ask.seqs), Purpose::Seqs { ticket, all });
+            return;
+        }
+        let Caller::Agent(uid) = ticket.who() else {
+            let message = "an operator has no inbox: name messages by seqs, or use audit.read";
+            return self.refuse(ticket, Code::Invalid, message);
+        };
+        if ask.subscription.as_str() == TAIL {
+            let message = "`tail` has no cursor to fetch from: subscribe to it";
+            return self.refuse(ticket, Code::Invalid, message);
+        }
+        let id = match self.mailbox(uid, &ask.subscription, state) {
+            Ok(id) => id,
+            Err(denied) => return self.dirty.answer::<()>(ticket, Err(&denied)),
+        };
+        let consumer = self.mailboxes.get(&id).and_then(|mailbox| mailbox.consumer.as_ref());
+        if let Some(consumer) = consumer.filter(|_| !ask.peek) {
+            let denied = consumed(&ask.subscription, consumer.conn.pid);
+            return self.dirty.answer::<()>(ticket, Err(&denied));
+        }
+        if let Some(link) = self.links.get_mut(&ticket.conn()) {
+            link.mailboxes.insert(id);
+        }
+        let waiting = Waiting {
+            ticket,
+            limit: usize::try_from(ask.limit).unwrap_or(usize::MAX),
+            types: ask.types,
+            peek: ask.peek,
+            until: now.plus_ms(ask.wait_ms),
+        };
+        self.with_mailbox(now, id, state, |turn, mailbox| {
+            mailbox.waiting.push(waiting);
+            turn.pump(id, mailbox);
+        });
+    }
+
+    /// Carries out `audit.read`, to which the core has consented.
+    pub fn audit_read(&mut self, _now: Timestamp, ticket: Ticket, ask: AuditRead) {
+        if let Some(link) = self.links.get(&ticket.conn()) {
+            follow::ask(&mut self.reads, Arc::clone(&link.conn), ticket, ask);
+        }
+    }
+
+    /// Learns of an `ack` that the core has carried out; `state` has it in it.
+    pub fn acked(&mut self, now: Timestamp, uid: AgentUid, ack: &Ack, state: &State) {
+        let Some(agent) = self.agents.get(&uid) else { return };
+        let Some(id) = agent.mailboxes.get(&ack.subscription).copied() else { return };
+        let cursor = state.cursor(uid, &ack.subscription);
+        let upto = cursor.map_or(Seq(0), |cursor| cursor.acked_upto);
+        self.with_mailbox(now, id, state, |turn, mailbox| {
+            mailbox.acked(now, ack, upto);
+            turn.pump(id, mailbox);
+        });
+    }
+
+    /// Learns of events that have just become durable, in order, with their contents.
+    pub fn deliver(&mut self, now: Timestamp, events: &[Logged], state: &State) {
+        for event in events {
+            self.head = event.seq;
+            let mut frame = None;
+            for follower in self.followers.values_mut() {
+                follower.arrive(&mut self.dirty, event, &mut frame);
+            }
+            if let Event::MessagePublished(published) = &event.event {
+                let Some(message) = Message::of(event) else { continue };
+                self.recent.push(Arc::clone(&message));
+                if published.to.is_empty() {
+                    self.arrive_at_all(now, &message, state);
+                } else {
+                    let to = published.to.iter().map(|addressee| addressee.0);
+                    self.arrive_at(now, to, &message, state);
+                }
+            } else if let Event::MessagesDead(dead) = &event.event {
+                let agent = self.agents.get(&dead.agent);
+                let id = agent.and_then(|a| a.mailboxes.get(&dead.subscription)).copied();
+                if let Some(id) = id {
+                    self.with_mailbox(now, id, state, |turn, mailbox| {
+                        mailbox.dead(&dead.seqs);
+                        turn.pump(id, mailbox);
+                    });
+                }
+            } else if matches!(
+                event.event,
+                Event::AgentRoleChanged(_) | Event::MissionConfigured(_)
+            ) {
+                // Who may receive has changed.
+                self.pump_all(now, state);
+            }
+        }
+        for follower in self.followers.values_mut() {
+            follower.catch_up(now, &mut self.reads, self.head);
+        }
+    }
+
+    fn pump_all(&mut self, now: Timestamp, state: &State) {
+        let ids: Vec<_> = self.mailboxes.keys().copied().collect();
+        for id in ids {
+            self.pump(now, id, state);
+        }
+    }
+
+    fn arrive_at_all(&mut self, now: Timestamp, message: &Arc<Message>, state: &State) {
+        let mut turn = Turn {
+            now,
+            head: self.head,
+            state,
+            recent: &self.recent,
+            dirty: &mut self.dirty,
+            reads: &mut self.reads,
+        };
+        for (id, mailbox) in &mut self.mailboxes {
+            turn.arrive(*id, mailbox, message);
+            let next = mailbox.next_deadline();
+            if next != mailbox.noted {
+                let noted = std::mem::replace(&mut mailbox.noted, next);
+                noted.map(|at| self.due.remove(&(at, *id)));
+                next.map(|at| self.due.insert((at, *id)));
+            }
+        }
+    }
+
+    fn arrive_at(
+        &mut self,
+        now: Timestamp,
+        to: impl Iterator<Item = AgentUid>,
+        message: &Arc<Message>,
+        state: &State,
+    ) {
+        let named: Vec<MailboxId> = to
+            .filter_map(|uid| self.agents.get(&uid))
+            .flat_map(|agent| agent.mailboxes.values().copied())
+            .chain(self.tails.values().copied())
+            .collect();
+        for id in named {
+            self.with_mailbox(now, id, state, |turn, mailbox| turn.arrive(id, mailbox, message));
+        }
+    }
+
+    /// Hands out a message that is not logged, to whoever listens and has room.
+    pub fn ephemeral(&mut self, ephemeral: &Ephemeral, state: &State) {
+        let message = Message::ephemeral(MessageView {
+            id: None,
+            seq: ephemeral.after,
+            r#type: ephemeral.r#type.clone(),
+            from: ephemeral.from.clone(),
+            to: ephemeral.to.iter().map(|addressee| addressee.1.clone()).collect(),
+            at: (self.clock())(),
+            task: ephemeral.task.clone(),
+            reply_to: ephemeral.reply_to,
+            content: ephemeral.content.clone(),
+        });
+        let is_for = |uid: AgentUid| match state.agent(uid) {
+            Some(_) if !ephemeral.to.is_empty() => ephemeral.to.iter().any(|to| to.0 == uid),
+            Some(agent) => agent.spec.mode == Mode::Service,
+            None => false,
+        };
+        for mailbox in self.mailboxes.values() {
+            let Some(consumer) = &mailbox.consumer else { continue };
+            let is_theirs = match mailbox.whose {
+                Whose::OperatorTail => true,
+                Whose::Agent(uid) | Whose::AgentTail(uid) => is_for(uid) && may_receive(state, uid),
+            };
+            let types = &consumer.types;
+            let passes = types.is_empty() || types.contains(&ephemeral.r#type);
+            if is_theirs && passes && consumer.conn.outbox.may_push_ephemeral() {
+                let frame = message.frame(&mailbox.name, false);
+                consumer.conn.outbox.push(Frame::Shared(frame));
+                self.dirty.mark(&consumer.conn);
+            }
+        }
+    }
+
+    /// Cursors that moved by filters or by acknowledgements without gaps, to be told to the core as
+    /// `ack`s of these agents. To be called in every turn, before the batch is sealed.
+    pub fn advances(&mut self, now: Timestamp) -> Vec<(AgentUid, Ack)> {
+        let due = self.due.range(..=(now, MailboxId(u64::MAX))).map(|(_, id)| *id);
+        let due: Vec<MailboxId> = due.collect();
+        let mut advances = Vec::new();
+        for id in due {
+            let Some(mailbox) = self.mailboxes.get_mut(&id) else { continue };
+            let Whose::Agent(uid) = mailbox.whose else { continue };
+            if let Some(upto) = mailbox.take_advance(now, self.head) {
+                let subscription = mailbox.name.clone();
+                let ack = Ack { subscription, upto: Some(upto), seqs: vec![], nack: vec![] };
+                advances.push((uid, ack));
+            }
+            let next = mailbox.next_deadline();
+            let noted = std::mem::replace(&mut mailbox.noted, next);
+            noted.map(|at| self.due.remove(&(at, id)));
+            next.map(|at| self.due.insert((at, id)));
+        }
+        advances
+    }
+
+    /// Takes in a part of the log that was asked for.
+    pub fn feed(
+        &mut self,
+        now: Timestamp,
+        id: ReadId,
+        page: Result<LogPage, Denied>,
+        state: &State,
+    ) {
+        match self.reads.pending.remove(&id) {
+            Some(Purpose::Mailbox(mailbox_id)) => {
+                self.with_mailbox(now, mailbox_id, state, |turn, mailbox| {
+                    // Another read was begun since: this one is of an earlier life.
+                    if mailbox.reading == Some(id) {
+                        turn.feed(mailbox_id, mailbox, page);
+                    }
+                });
+            }
+            Some(Purpose::Follower(conn)) => {
+                let Some(follower) = self.followers.get_mut(&conn) else { return };
+                if follower.reading == Some(id) {
+                    follower.feed(now, &mut self.dirty, page);
+                    follower.catch_up(now, &mut self.reads, self.head);
+                }
+            }
+            Some(Purpose::Audit(wait)) => {
+                let conn = wait.conn.id;
+                let follower = follow::answer(&mut self.dirty, *wait, page, self.head);
+                if let Some(mut follower) = follower.filter(|_| self.links.contains_key(&conn)) {
+                    follower.catch_up(now, &mut self.reads, self.head);
+                    self.followers.insert(conn, follower);
+                }
+            }
+            Some(Purpose::Seqs { ticket, all }) => {
+                let fetched = page.and_then(|page| self.with_receipts(&page, &ticket, all, state));
+                self.dirty.answer(ticket, fetched.as_ref());
+            }
+            None => {}
+        }
+    }
+
+    fn with_receipts(
+        &self,
+        page: &LogPage,
+        ticket: &Ticket,
+        all: bool,
+        state: &State,
+    ) -> Result<Fetched, Denied> {
+        let me = match ticket.who() {
+            Caller::Agent(uid) => state.name_of(uid).cloned().map(Party::Agent),
+            Caller::Operator => Some(Party::Operator),
+        };
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        for event in &page.events {
+            let (Event::MessagePublished(published), Some(message)) =
+                (&event.event, Message::of(event))
+            else {
+                let message = format!("event {} is no message", event.seq);
+                return Err(Denied::new(Code::NotFound, message));
+            };
+            if !all && me.as_ref() != Some(&event.actor) {
+                let message = format!(
+                    "message {} was sent by {}: its receipts are for its sender and for `audit`",
+                    event.seq, event.actor
+                );
+                return Err(Denied::new(Code::Denied, message));
+            }
+            bytes += message.bytes();
+            if bytes > super::pump::FETCH_BYTES && !messages.is_empty() {
+                break;
+            }
+            let mut receipts = state.receipts(event.seq, published);
+            for receipt in &mut receipts {
+                let uid = published.to.iter().find(|to| to.1 == receipt.to).map(|to| to.0);
+                let uid = uid.or_else(|| state.uid(receipt.to.as_str()));
+                let is_delivered = uid.is_some_and(|uid| self.is_delivered(uid, event.seq));
+                if receipt.state == ReceiptState::Accepted && is_delivered {
+                    receipt.state = ReceiptState::Delivered;
+                }
+            }
+            let message = message.view.clone();
+            messages.push(FetchedMessage { message, redelivered: false, receipts });
+        }
+        if messages.is_empty() {
+            return Err(Denied::new(
+                Code::NotFound,
+                "no such message: it never was, or was pruned",
+            ));
+        }
+        Ok(Fetched { messages, upto: self.head })
+    }
+
+    /// A connection's peer has read what it was sent.
+    pub(super) fn has_room(&mut self, now: Timestamp, conn: ConnId, state: &State) {
+        if let Some(follower) = self.followers.get_mut(&conn) {
+            follower.catch_up(now, &mut self.reads, self.head);
+        }
+        let Some(link) = self.links.get(&conn) else { return };
+        let ids: Vec<_> = link.mailboxes.iter().copied().collect();
+        for id in ids {
+            self.pump(now, id, state);
+        }
+    }
+
+    /// A connection is over: its waits are cancelled, what it was given is for the next one.
+    pub(super) fn disconnected(&mut self, now: Timestamp, conn: ConnId, state: &State) {
+        self.followers.remove(&conn);
+        let Some(link) = self.links.remove(&conn) else { return };
+        if let Some(tail) = self.tails.remove(&conn) {
+            self.forget_mailbox(tail);
+        }
+        for id in link.mailboxes {
+            let Some(mailbox) = self.mailboxes.get_mut(&id) else { continue };
+            if mailbox.consumer.as_ref().is_some_and(|consumer| consumer.conn.id == conn) {
+                mailbox.end_consumer();
+            }
+            mailbox.waiting.retain(|fetch| fetch.ticket.conn() != conn);
+            if mailbox.is_idle() {
+                self.forget_mailbox(id);
+            } else {
+                self.pump(now, id, state);
+            }
+        }
+    }
+
+    /// Does what is due: messages that come again, waits that end.
+    pub fn tick(&mut self, now: Timestamp, state: &State) {
+        let due = self.due.range(..=(now, MailboxId(u64::MAX))).map(|(_, id)| *id);
+        let due: Vec<MailboxId> = due.collect();
+        for id in due {
+            self.pump(now, id, state);
+        }
+        for follower in self.followers.values_mut() {
+            follower.catch_up(now, &mut self.reads, self.head);
+        }
+    }
+
+    /// When [`Hub::tick`] or [`Hub::advances`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        let mailbox = self.due.first().map(|(at, _)| *at);
+        let follower = self.followers.values().filter_map(|follower| follower.retry).min();
+        mailbox.into_iter().chain(follower).min()
+    }
+
+    /// Forgets what was acknowledged but is not: the head was folded again from what is durable.
+    pub fn resync(&mut self, now: Timestamp, state: &State) {
+        let ids: Vec<_> = self.mailboxes.keys().copied().collect();
+        for id in ids {
+            self.with_mailbox(now, id, state, |turn, mailbox| {
+                if let Whose::Agent(uid) = mailbox.whose
+                    && let Some(agent) = state.agent(uid)
+                {
+                    let cursor = state.cursor(uid, &mailbox.name);
+                    mailbox.restart(cursor.map_or(agent.joined, |cursor| cursor.acked_upto));
+                }
+                turn.pump(id, mailbox);
+            });
+        }
+    }
+
+    /// Whether a message was delivered to an agent's inbox in this run of the daemon.
+    #[must_use]
+    pub fn is_delivered(&self, uid: AgentUid, seq: Seq) -> bool {
+        let inbox = crate::core::inbox_name();
+        let id = self.agents.get(&uid).and_then(|agent| agent.mailboxes.get(&inbox));
+        id.and_then(|id| self.mailboxes.get(id)).is_some_and(|m| m.is_delivered(seq))
+    }
+}
+
+fn consumed(name: &SubscriptionName, pid: u32) -> Denied {
+    let message = format!(
+        "subscription `{name}` is consumed by process {pid}: stop that, or subscribe with takeover"
+    );
+    Denied::new(Code::Conflict, message)
+}
