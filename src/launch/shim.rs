@@ -110,6 +110,9 @@ impl<'a> Shim<'a> {
             let (err_read, err_write) = pipe()?;
             let (status_read, status_write) = pipe()?;
             let (go_read, go_write) = channel::pair()?;
+            channel::set_nonblocking(status_read.as_fd())?;
+            let stdout = Stream::new(out_read, out_log, spec.capture_stdout)?;
+            let stderr = Stream::new(err_read, err_log, None)?;
             let null = std::io::stdin();
             let shim = process::own_pid();
             let pid = match process::fork(ParentOf::Caller)? {
@@ -128,26 +131,28 @@ impl<'a> Shim<'a> {
                     .run()
                 }
             };
-            channel::set_nonblocking(status_read.as_fd())?;
+            // From here on there is a payload: what fails ends it in the ordinary way.
+            let start = procfs::stat(pid).map(|stat| stat.start);
             Ok(Self {
                 channel,
                 channel_open: true,
                 children,
-                stdout: Stream::new(out_read, out_log, spec.capture_stdout)?,
-                stderr: Stream::new(err_read, err_log, None)?,
+                stdout,
+                stderr,
                 status: Some(status_read.into()),
                 go: Some(go_write),
-                payload: Process { pid, start: procfs::stat(pid)?.start },
+                payload: Process { pid, start: *start.as_ref().unwrap_or(&0) },
                 executing: false,
-                phase: Phase::SettingUp,
+                phase: match start {
+                    Ok(_) => Phase::SettingUp,
+                    Err(_) => Phase::Killing(Hunt::new()),
+                },
                 how: None,
-                failure: None,
+                failure: start.err().map(at(Step::Fork)),
                 told_unkillable: false,
                 _lock: lock,
             })
         };
-        // Should something fail after the fork: this process ends, and the payload with it
-        // (PDEATHSIG, or its look at its parent).
         forked().map_err(at(Step::Fork))
     }
 

@@ -87,8 +87,9 @@ pub const fn handled(abi: u32) -> u64 {
 
 /// Directories every program may read: the system, not `/home`, `/root`, `/tmp`, `/var`, `/run`.
 ///
-/// `/run/systemd/resolve` holds the target of the usual `/etc/resolv.conf` symlink.
-pub const SYSTEM: [&str; 13] = [
+/// Those in `/run` hold what `/etc/resolv.conf` points to, the one in `/var` what `/etc/ssl` does on
+/// some systems.
+pub const SYSTEM: [&str; 18] = [
     "/usr",
     "/bin",
     "/sbin",
@@ -99,9 +100,14 @@ pub const SYSTEM: [&str; 13] = [
     "/etc",
     "/opt",
     "/nix/store",
+    "/gnu/store",
+    "/snap",
     "/proc",
     "/sys",
     "/run/systemd/resolve",
+    "/run/resolvconf",
+    "/run/NetworkManager",
+    "/var/lib/ca-certificates",
 ];
 
 /// Device nodes every program may use. `/dev` itself can only be listed.

@@ -382,11 +382,12 @@ fn ordinary_programs_work() {
             ls /usr > /dev/null
             printf 'b\\na\\n' | sort | tar -cf - -T /dev/null > t.tar
             id -u > /dev/null
+            echo out > /dev/stdout; echo err > /dev/stderr; cat /dev/stdin < /etc/hostname > /dev/null
             echo hi > /dev/null; head -c 4 /dev/urandom > /dev/null
             perl -e 'use threads; threads->create(sub { print \"thread\\n\" })->join' 2>/dev/null || echo thread
             mktemp > /dev/null
             echo done",
         );
-        assert_eq!(out, "5\nthread\ndone");
+        assert_eq!(out, "5\nout\nthread\ndone");
     });
 }

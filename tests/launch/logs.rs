@@ -51,3 +51,21 @@ fn an_agent_with_unwritable_logs_runs_to_its_end() {
         assert_eq!(end.stdout.unwrap().len(), 300_000, "what was captured is whole");
     });
 }
+
+#[test]
+fn a_log_that_cannot_grow_neither_blocks_nor_kills_its_agent() {
+    alone("logs::a_log_that_cannot_grow_neither_blocks_nor_kills_its_agent", || {
+        // The shim inherits this; its writes then fail as they would on a full disk.
+        let most = 64 * 1024;
+        missiond::sys::rlimit::lower(missiond::sys::rlimit::Resource::RLIMIT_FSIZE, most, most)
+            .unwrap();
+        let mut rig = Rig::new();
+        let spec = rig.shell("head -c 300000 /dev/zero; exit 6");
+        let end = rig.run(&spec);
+        assert_eq!(end.how, missiond::sys::process::End::Exited(6));
+        assert_eq!(end.log_dropped, 300_000 - most);
+        assert_eq!(end.stdout.unwrap().len(), 300_000);
+        let log = std::fs::read(rig.path("log").join("stdout.log")).unwrap();
+        assert_eq!(log.len() as u64, most);
+    });
+}
