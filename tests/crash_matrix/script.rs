@@ -58,9 +58,16 @@ fn child() {
             let (opened, notices) = open(dir).expect("nothing is injected yet");
             pause(thread, tid(thread));
             if append(&opened.store, &notices, opened.head, LAST) && thread == "store-writer" {
-                maintain(&opened.store, &notices);
+                maintain(&opened.store);
             }
-            say(&format!("done {}", opened.store.close().seq));
+            let head = opened.store.close();
+            // The checkpointer's last word may come after the last event.
+            for notice in notices.try_iter() {
+                if let Notice::Fatal { why } = notice {
+                    say(&format!("fatal {why:?}"));
+                }
+            }
+            say(&format!("done {}", head.seq));
         }
     }
 }
@@ -160,7 +167,7 @@ fn append(store: &Store, notices: &Receiver<Notice>, head: Head, last: u64) -> b
 }
 
 /// The other writes of the writer's: a snapshot, an erasure with its checkpoint.
-fn maintain(store: &Store, notices: &Receiver<Notice>) {
+fn maintain(store: &Store) {
     let (send, done) = mpsc::channel();
     let head = store.durable();
     let other = send.clone();
@@ -170,10 +177,5 @@ fn maintain(store: &Store, notices: &Receiver<Notice>) {
     for _ in 0..2 {
         let outcome = done.recv_timeout(DEADLINE).expect("an outcome");
         say(&format!("job {outcome}"));
-    }
-    for notice in notices.try_iter() {
-        if let Notice::Fatal { why } = notice {
-            say(&format!("fatal {why:?}"));
-        }
     }
 }
