@@ -64,22 +64,15 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
     let store_bytes = raw_limits.store_bytes.as_ref().map_or(STORE_BYTES, |at| at.value.0);
     let limits = limits(raw_limits, findings);
     let roles = roles(raw.roles.unwrap_or_default(), findings);
-    let mission = raw.mission.unwrap_or(At { value: raw::Mission::default(), span: 0..0 });
-    let head = mission.value;
-    let workspace = match &head.workspace {
-        Some(path) => directory(&base, path, "workspace", findings),
-        None => directory(
-            &base,
-            &At { value: ".".into(), span: mission.span.clone() },
-            "workspace",
-            findings,
-        ),
-    };
-    if let (Some(workspace), span) =
-        (&workspace, head.workspace.as_ref().map_or(&mission.span, |path| &path.span))
-    {
-        keep_from_own_files(workspace, "the workspace", span, host, findings);
-    }
+    let workspace = raw.mission.as_ref().and_then(|mission| {
+        // Without the key it is the directory of the file.
+        let beside = At { value: ".".into(), span: mission.span.clone() };
+        let path = mission.value.workspace.as_ref().unwrap_or(&beside);
+        let found = directory(&base, path, "workspace", findings)?;
+        keep_from_own_files(&found, "the workspace", &path.span, host, findings);
+        Some(found)
+    });
+    let head = raw.mission.map(|mission| mission.value).unwrap_or_default();
     let scene = Scene {
         host,
         base,
@@ -242,20 +235,24 @@ pub(super) fn directory(
 ) -> Option<PathBuf> {
     let named = base.join(&path.value);
     let problem = match named.canonicalize() {
+        Err(error) => {
+            let help = if path.value.starts_with('~') {
+                "`~` is not expanded here: write the whole path"
+            } else {
+                "relative paths start at the directory of the mission file"
+            };
+            let message = format!("{what} {}: {}", named.display(), source::cause(&error));
+            findings.error_with_help(&path.span, message, help);
+            return None;
+        }
         Ok(found) if !found.is_dir() => format!("{what} {} is not a directory", named.display()),
         Ok(found) if found.parent().is_none() => format!("{what} can't be the root directory"),
         Ok(found) if found.to_str().is_none() => {
             format!("{what} {} is not valid UTF-8", found.display())
         }
         Ok(found) => return Some(found),
-        Err(error) => format!("{what} {}: {}", named.display(), source::cause(&error)),
     };
-    let help = if path.value.starts_with('~') {
-        "`~` is not expanded here: write the whole path"
-    } else {
-        "relative paths start at the directory of the mission file"
-    };
-    findings.error_with_help(&path.span, problem, help);
+    findings.error(&path.span, problem);
     None
 }
 

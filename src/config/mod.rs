@@ -198,7 +198,7 @@ fn list(problems: &[Problem]) -> String {
     if errors > 1 {
         text.push(format!("error: {errors} errors"));
     }
-    text.join("\n")
+    text.join("\n\n")
 }
 
 /// What of this process and machine a mission file is checked against.

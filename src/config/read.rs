@@ -274,6 +274,8 @@ pub(super) struct Fields<'a, 'i> {
     table: &'a DeTable<'i>,
     span: Range<usize>,
     path: &'a str,
+    /// Keys that are there in another spelling: nobody is told that they are missing.
+    misspelt: Vec<&'static str>,
 }
 
 impl<'a, 'i> Fields<'a, 'i> {
@@ -285,20 +287,25 @@ impl<'a, 'i> Fields<'a, 'i> {
         known: &[&'static str],
         findings: &mut Findings,
     ) -> Self {
-        for key in table.keys() {
+        let mut misspelt = Vec::new();
+        for (key, value) in table {
             let name = key.get_ref().as_ref();
             if known.contains(&name) {
                 continue;
             }
             let place = table_name(path);
             let meant = nearest(name, known.iter().copied()).or_else(|| synonym(name, known));
+            misspelt.extend(meant);
+            if confidential(name) || meant.is_some_and(confidential) {
+                mask_leaves(value, findings);
+            }
             let help = meant.map_or_else(
                 || format!("{place} knows {}", known.join(", ")),
                 |meant| format!("did you mean `{meant}`?"),
             );
             findings.error_with_help(&key.span(), format!("unknown key `{name}` in {place}"), help);
         }
-        Fields { table, span, path }
+        Fields { table, span, path, misspelt }
     }
 
     /// The value of a key that may be missing.
@@ -310,7 +317,7 @@ impl<'a, 'i> Fields<'a, 'i> {
 
     /// The value of a key that must be there.
     pub(super) fn required<T: Read>(&self, key: &str, findings: &mut Findings) -> Option<T> {
-        if !self.table.contains_key(key) {
+        if !self.table.contains_key(key) && !self.misspelt.contains(&key) {
             findings.error_with_help(
                 &self.span,
                 format!("{} has no `{key}`", table_name(self.path)),
@@ -318,6 +325,24 @@ impl<'a, 'i> Fields<'a, 'i> {
             );
         }
         self.optional(key, findings)
+    }
+}
+
+/// Whether what stands under a key that nobody knows may be a secret.
+fn confidential(key: &str) -> bool {
+    let key = key.to_lowercase();
+    ["env", "secret", "token", "pass", "key", "credential"].iter().any(|word| key.contains(word))
+}
+
+fn mask_leaves(value: &Value<'_>, findings: &mut Findings) {
+    match value.get_ref() {
+        DeValue::Table(table) => table.values().for_each(|entry| mask_leaves(entry, findings)),
+        DeValue::Array(items) => items.iter().for_each(|item| mask_leaves(item, findings)),
+        DeValue::String(_)
+        | DeValue::Integer(_)
+        | DeValue::Float(_)
+        | DeValue::Boolean(_)
+        | DeValue::Datetime(_) => findings.masked.push(value.span()),
     }
 }
 

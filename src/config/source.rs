@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::problem::{Finding, place};
 use super::{ConfigError, Problem};
 
@@ -58,28 +60,44 @@ pub(super) fn read(file: &Path) -> Result<String, ConfigError> {
 pub(super) fn syntax(file: &Path, text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
     const MOST: usize = 8;
     let mut masked = Vec::new();
-    let mut findings = Vec::new();
-    for error in errors.iter().take(MOST) {
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut twice = None;
+    for error in errors {
         let span = error.span().unwrap_or(0..0);
+        let (start, end) = line(text, span.start);
+        let mut message = error.message().to_owned();
+        if message == "duplicate key" {
+            let header = |text: &str| text.trim_start().starts_with('[');
+            // A table that is there twice says so once, and not again for each of its keys.
+            let within = |from: usize| !text[from..start].lines().any(header);
+            if twice.is_some_and(within) {
+                continue;
+            }
+            twice = header(&text[start..end]).then_some(end);
+            message = format!("`{}` is there twice", text.get(span.clone()).unwrap_or_default());
+        }
         masked.extend(hidden_parts(text, span.start));
-        findings.push(Finding {
-            span,
-            message: error.message().to_owned(),
-            help: None,
-            warning: false,
-        });
+        findings.push(Finding { span, message, help: None, warning: false });
+        if findings.len() == MOST {
+            break;
+        }
     }
     place(file, text, findings, &masked)
+}
+
+/// Where the line of `at` begins and ends.
+fn line(text: &str, at: usize) -> (usize, usize) {
+    let start = text.get(..at).unwrap_or(text).rfind('\n').map_or(0, |newline| newline + 1);
+    let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+    (start, end)
 }
 
 /// What to hide on the line of `at`: everything after its first `=`, if the line or its table's
 /// header speaks of `env` or `secrets`.
 fn hidden_parts(text: &str, at: usize) -> Option<Range<usize>> {
-    let before = text.get(..at).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let end = text[start..].find('\n').map_or(text.len(), |length| start + length);
+    let (start, end) = line(text, at);
     let line = &text[start..end];
-    let header = before.lines().rev().find(|line| line.trim_start().starts_with('['));
+    let header = text[..start].lines().rev().find(|line| line.trim_start().starts_with('['));
     let confidential =
         |line: &str| line.contains("env") || line.contains("secret") || line.contains("\"\"\"");
     if !confidential(line) && !header.is_some_and(confidential) {
@@ -88,12 +106,10 @@ fn hidden_parts(text: &str, at: usize) -> Option<Range<usize>> {
     Some(line.find('=').map_or(start, |equals| start + equals + 1)..end)
 }
 
-/// The cause of an I/O error, with the errno's name in words.
+/// The cause of an I/O error in words, and the name of its errno.
 pub(super) fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text).to_lowercase();
-    match error.raw_os_error() {
-        Some(errno) => format!("{text} (errno {errno})"),
-        None => text,
-    }
+    let Some(errno) = error.raw_os_error().map(Errno::from_raw) else {
+        return error.to_string().to_lowercase();
+    };
+    format!("{} ({errno:?})", errno.desc().to_lowercase())
 }
