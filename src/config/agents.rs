@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
-use super::check::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
 use super::problem::nearest;
 use super::raw::{self, Restart};
 use super::read::{At, Findings, Named};
+use super::scene::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
 use super::units::Millis;
 use super::words::{Grant, Word};
 use super::{AgentLaunch, LogLimits, SecretSource, digest};

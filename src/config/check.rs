@@ -4,7 +4,6 @@
 //! missing part is left out.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
@@ -12,28 +11,16 @@ use toml::de::DeTable;
 use super::problem::place;
 use super::raw;
 use super::read::{At, Findings, Named};
+use super::scene::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
 use super::units::{Bytes, Millis};
 use super::words::Word;
-use super::{ConfigError, Durability, Host, Mission, agents, dirs, source, tasks};
+use super::{ConfigError, Durability, Host, Mission, agents, source, tasks};
 use crate::core::spec::{Limits, MissionSpec, Permission, Permissions, Until, builtin_roles};
-use crate::ids::{MissionName, RoleName};
+use crate::ids::RoleName;
 use crate::policy::{Enforcement, Level};
 
 /// Bytes of log that a mission may have by default.
 const STORE_BYTES: u64 = 4 << 30;
-
-/// What the parts are checked against.
-pub(super) struct Scene<'a> {
-    pub(super) host: &'a Host,
-    /// The directory of the mission file; relative paths start here.
-    pub(super) base: PathBuf,
-    pub(super) name: Option<MissionName>,
-    pub(super) workspace: Option<PathBuf>,
-    pub(super) level: Option<Level>,
-    pub(super) enforcement: Enforcement,
-    /// The permissions of each role; none where its definition is wrong.
-    pub(super) roles: BTreeMap<RoleName, Option<Permissions>>,
-}
 
 /// Checks a whole text.
 pub(super) fn mission(
@@ -114,20 +101,6 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
     })
 }
 
-/// A level that this version grants.
-pub(super) fn level(at: &At<Level>, findings: &mut Findings) -> Option<Level> {
-    let level = at.value;
-    if level <= Level::Process {
-        return Some(level);
-    }
-    findings.error_with_help(
-        &at.span,
-        format!("isolation level {level} is not in this version"),
-        "a level is granted in full or not at all; this version has \"none\" and 1",
-    );
-    None
-}
-
 fn roles(
     raw: Named<raw::Role>,
     findings: &mut Findings,
@@ -160,13 +133,6 @@ fn roles(
         }
     }
     roles
-}
-
-/// Reports a bound of 0, which would let nothing through.
-pub(super) fn at_least_one(key: &str, value: u64, span: &Range<usize>, findings: &mut Findings) {
-    if value == 0 {
-        findings.error(span, format!("`{key}` must be at least 1"));
-    }
 }
 
 macro_rules! take_limits {
@@ -224,70 +190,4 @@ fn limits(raw: raw::Limits, findings: &mut Findings) -> Limits {
             key_ttl_ms: key_ttl
         ]
     )
-}
-
-/// An existing directory, absolute and without symbolic links.
-pub(super) fn directory(
-    base: &Path,
-    path: &At<String>,
-    what: &str,
-    findings: &mut Findings,
-) -> Option<PathBuf> {
-    let named = base.join(&path.value);
-    let problem = match named.canonicalize() {
-        Err(error) => {
-            let help = if path.value.starts_with('~') {
-                "`~` is not expanded here: write the whole path"
-            } else {
-                "relative paths start at the directory of the mission file"
-            };
-            let message = format!("{what} {}: {}", named.display(), source::cause(&error));
-            findings.error_with_help(&path.span, message, help);
-            return None;
-        }
-        Ok(found) if !found.is_dir() => format!("{what} {} is not a directory", named.display()),
-        Ok(found) if found.parent().is_none() => format!("{what} can't be the root directory"),
-        Ok(found) if found.to_str().is_none() => {
-            format!("{what} {} is not valid UTF-8", found.display())
-        }
-        Ok(found) => return Some(found),
-    };
-    findings.error(&path.span, problem);
-    None
-}
-
-/// Refuses a directory for agents that holds missiond's own files: they could rewrite the log.
-pub(super) fn keep_from_own_files(
-    directory: &Path,
-    what: &str,
-    span: &Range<usize>,
-    host: &Host,
-    findings: &mut Findings,
-) {
-    for own in host.places.bases() {
-        if own.starts_with(directory) || directory.starts_with(own) {
-            findings.error_with_help(
-                span,
-                format!("{what} and missiond's own files in {} overlap", own.display()),
-                "agents could change the mission's log; choose a directory of its own",
-            );
-        }
-    }
-}
-
-/// Reports a path that doesn't fit into a socket address.
-pub(super) fn socket_path(path: &Path, what: &str, span: &Range<usize>, findings: &mut Findings) {
-    let length = path.as_os_str().len();
-    if length <= dirs::MAX_SOCKET_PATH {
-        return;
-    }
-    findings.error_with_help(
-        span,
-        format!(
-            "the path of {what} has {length} bytes, {} is the most: {}",
-            dirs::MAX_SOCKET_PATH,
-            path.display()
-        ),
-        "shorten the name, or set XDG_RUNTIME_DIR to a shorter directory",
-    );
 }

@@ -11,11 +11,13 @@
 
 mod agents;
 mod check;
+pub mod commands;
 mod digest;
 pub mod dirs;
 mod problem;
 mod raw;
 mod read;
+mod scene;
 pub mod secrets;
 mod source;
 mod tasks;

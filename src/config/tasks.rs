@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::agents::Agents;
-use super::check::at_least_one;
 use super::problem::nearest;
 use super::raw;
 use super::read::{At, Findings};
+use super::scene::at_least_one;
 use crate::core::json::Json;
 use crate::core::spec::{Limits, TaskSpec};
 use crate::ids::{AgentName, Capability, TaskId};
