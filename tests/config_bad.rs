@@ -1,5 +1,5 @@
 //! What a bad mission file is answered with: the whole message, as a person sees it.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail loudly too")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail loudly too")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -310,7 +310,7 @@ fn an_unreadable_file_is_an_error_with_its_cause() {
     let scene = Scene::new();
     let file = scene.root.join("closed.toml");
     fs::write(&file, HEAD).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     let answer = scene.shown(&scene.error_of(&file, &scene.host("/run/user/1000")));
     assert_eq!(
         answer,
