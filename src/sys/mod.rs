@@ -17,3 +17,4 @@ pub mod procfs;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;
+pub mod watch;
