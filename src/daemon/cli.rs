@@ -1,0 +1,199 @@
+//! The command line of `missiond`.
+
+use std::error::Error;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::detach::{self, Detached, Outcome};
+use super::start::{Options, start};
+use super::summary::Verdict;
+use crate::config::{self, Host};
+
+/// A privilege-free supervisor for teams of AI agents.
+#[derive(Debug, Parser)]
+#[command(name = "missiond", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a mission until its tasks are settled, or until it is stopped
+    Start(Start),
+    /// Check a mission file, and say what is wrong with it
+    Validate {
+        /// The mission file
+        #[arg(default_value = "mission.toml")]
+        file: PathBuf,
+    },
+    /// Print the JSON Schema of mission files, for editors
+    Schema,
+    /// Write a commented starter mission that runs as it is
+    Init {
+        /// Where
+        #[arg(default_value = ".")]
+        directory: PathBuf,
+    },
+    /// A systemd user unit for a mission
+    #[command(subcommand)]
+    Unit(Unit),
+}
+
+#[derive(Debug, Args)]
+struct Start {
+    /// The mission file; it is never looked for in parent directories
+    #[arg(default_value = "mission.toml")]
+    file: PathBuf,
+    /// Return when every service agent is up, and go on in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Put the state of an earlier run aside and begin from nothing
+    #[arg(long)]
+    fresh: bool,
+    /// Only warnings and the summary
+    #[arg(short, long)]
+    quiet: bool,
+    /// What `--detach` starts
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    background: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Unit {
+    /// Print the unit
+    Print,
+    /// Install, enable and start the unit of a mission
+    Install {
+        /// Its name
+        name: String,
+        /// Its mission file
+        file: PathBuf,
+    },
+    /// Stop, disable and remove the unit of a mission
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Runs the program. Exit codes: 0 all tasks completed (or all is well), 1 a task or the daemon failed,
+/// 2 usage or configuration, 5 the mission is running already, 75 try again (no room on the disk).
+#[must_use]
+pub fn main() -> ExitCode {
+    // The launcher is this program as well, and must have nothing of what follows.
+    if let Some(code) = crate::launch::run_if_launcher() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _unheard = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match cli.command {
+        Command::Start(args) => run(&args),
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn run(args: &Start) -> ExitCode {
+    if args.detach {
+        return detach(args);
+    }
+    let host = match Host::current() {
+        Ok(host) => host,
+        Err(error) => return fail(&error, 2),
+    };
+    let mission = match config::load_for(&args.file, &host) {
+        Ok(mission) => mission,
+        // Its text is complete, with positions and help.
+        Err(error) => {
+            complain(&error.to_string());
+            return ExitCode::from(2);
+        }
+    };
+    for warning in &mission.warnings {
+        complain(&warning.to_string());
+    }
+    if nix::unistd::geteuid().is_root() {
+        complain("warning: missiond runs as root and needs no privilege: agents are safer below an ordinary user");
+    }
+    if args.background && let Err(error) = detach::leave_terminal() {
+        return fail(&error, 1);
+    }
+    let detached = if args.background { Detached::Waited } else { Detached::No };
+    let options = Options { fresh: args.fresh, quiet: args.quiet, detached };
+    let name = mission.spec.name.clone();
+    match start(mission, &host.places, options) {
+        Ok(started) => {
+            if started.was_over {
+                complain(&format!(
+                    "mission `{name}` is over: every task of its file is settled\n  help: add tasks to \
+                     the file, or run it again with --fresh (its old state is kept beside the new one)"
+                ));
+            }
+            print(&started.summary);
+            ExitCode::from(match started.verdict {
+                Verdict::Good => 0,
+                Verdict::Bad => 1,
+            })
+        }
+        Err(error) => fail(&error, error.exit_code()),
+    }
+}
+
+fn detach(args: &Start) -> ExitCode {
+    let mut more = Vec::new();
+    if args.fresh {
+        more.push("--fresh");
+    }
+    let file = match std::path::absolute(&args.file) {
+        Ok(file) => file,
+        Err(error) => return fail(&error, 2),
+    };
+    match detach::spawn(&file, &more) {
+        Ok(Outcome::Ready { pid }) => {
+            print(&format!("{} runs in the background (pid {pid})\n", shown(&args.file)));
+            ExitCode::SUCCESS
+        }
+        Ok(Outcome::Partly { pid, why }) => {
+            complain(&format!("error: {why}\n  note: the mission goes on in the background (pid {pid})"));
+            ExitCode::FAILURE
+        }
+        Ok(Outcome::Ended { code, output }) => {
+            complain(output.trim_end());
+            ExitCode::from(code)
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+fn shown(file: &Path) -> String {
+    file.display().to_string()
+}
+
+/// Three lines: what failed, why, what to do about it.
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    let mut text = format!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!("\n  cause: {error}"));
+        cause = error.source();
+    }
+    complain(&text);
+    ExitCode::from(code)
+}
+
+fn print(text: &str) {
+    // A reader that has gone has seen enough.
+    let _unread = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
+}
+
+fn complain(text: &str) {
+    let _unread = writeln!(io::stderr(), "{text}");
+}

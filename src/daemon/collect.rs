@@ -1,0 +1,271 @@
+//! What an agent leaves: files of a checkpoint, a task-mode program's result. On a thread that may block.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::path::{Component, Path, PathBuf};
+
+use super::ground::Ground;
+use super::prepare::open_dir;
+use crate::core::denied::{Code, Denied};
+use crate::core::json::Json;
+use crate::core::spec::Limits;
+use crate::core::view::FileRef;
+use crate::ids::{AgentName, BlobHash, TaskId};
+use crate::proto::content;
+use crate::store::blobs::{Blob, BlobError};
+
+/// Files that are stored; their blobs stay for as long as the pins are held, and then for as long as
+/// a checkpoint names them.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    /// The files.
+    pub files: Vec<FileRef>,
+    /// Keeps the blobs.
+    pub pins: Vec<Blob>,
+}
+
+/// What was left in `$MISSION_CHECKPOINT_DIR`.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// The top-level `checkpoint.json`.
+    pub json: Option<Json>,
+    /// All other files.
+    pub stored: Stored,
+    /// What could not be kept, for people.
+    pub complaints: Vec<String>,
+}
+
+impl Left {
+    /// Whether there is nothing to save.
+    pub(super) fn is_empty(&self) -> bool {
+        self.json.is_none() && self.stored.files.is_empty()
+    }
+}
+
+/// The result of a task-mode program: its standard output as JSON, or as a JSON string.
+pub(super) fn output(stdout: &[u8], truncated: bool, limits: &Limits) -> Option<Json> {
+    let text = String::from_utf8_lossy(stdout);
+    let text = text.trim();
+    if text.is_empty() {
+        return None;
+    }
+    let max = usize::try_from(limits.max_content).unwrap_or(usize::MAX);
+    if !truncated
+        && text.len() <= max
+        && content::scan(text, content::MAX_DEPTH).is_ok()
+        && let Ok(json) = Json::parse(text)
+    {
+        return Some(json);
+    }
+    let mut kept = text;
+    loop {
+        let json = Json::of(kept).ok()?;
+        if json.len() <= max {
+            return Some(json);
+        }
+        // Escapes make it longer than it was.
+        kept = kept.get(..kept.floor_char_boundary(kept.len() / 2))?;
+    }
+}
+
+/// Stores what lies in a task's checkpoint directory.
+pub(super) fn checkpoint_dir(ground: &Ground, agent: &AgentName, task: &TaskId, limits: &Limits) -> Left {
+    let root = ground.dirs.agent(agent).task(task).join("checkpoint");
+    let mut left = Left::default();
+    let mut paths = Vec::new();
+    if let Err(error) = list(&root, Path::new(""), limits.checkpoint_files, &mut paths) {
+        left.complaints.push(format!("{agent}: cannot list the checkpoint of {task}: {error}"));
+    }
+    paths.sort();
+    let dir = match open_dir(&root) {
+        Ok(dir) => dir,
+        Err(error) => {
+            left.complaints.push(format!("{agent}: cannot open the checkpoint of {task}: {error}"));
+            return left;
+        }
+    };
+    let mut room = limits.checkpoint_bytes;
+    for path in paths {
+        let Some(name) = path.to_str() else {
+            left.complaints.push(format!("{agent}: a checkpoint file's name is not UTF-8"));
+            continue;
+        };
+        if name == "checkpoint.json"
+            && let Some(json) = small_json(&root.join(name), limits.max_content)
+        {
+            left.json = Some(json);
+            continue;
+        }
+        match ground.blobs.ingest(dir.as_fd(), &path, room) {
+            Ok((blob, mode)) => {
+                room -= blob.size();
+                left.stored.add(name.to_owned(), blob, mode);
+            }
+            Err(error) => left.complaints.push(format!("{agent}: checkpoint file {name}: {error}")),
+        }
+    }
+    left
+}
+
+impl Stored {
+    fn add(&mut self, path: String, blob: Blob, mode: u32) {
+        let (hash, size) = (BlobHash(blob.hash().0), blob.size());
+        self.files.push(FileRef { path, hash, size, mode: mode & 0o777 });
+        self.pins.push(blob);
+    }
+}
+
+/// Regular files below `root`, nothing else; the process that wrote them is gone.
+fn list(root: &Path, below: &Path, max: u32, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+    const DEPTH: usize = 32;
+    if below.components().count() > DEPTH {
+        return Err(io::Error::other("directories are nested too deep"));
+    }
+    for entry in fs::read_dir(root.join(below))? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let path = below.join(entry.file_name());
+        if kind.is_dir() {
+            list(root, &path, max, paths)?;
+        } else if kind.is_file() {
+            if paths.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
+                return Err(io::Error::other(format!("more than {max} files")));
+            }
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn small_json(path: &Path, max: u64) -> Option<Json> {
+    use std::io::Read as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let mut text = String::new();
+    file.take(max + 1).read_to_string(&mut text).ok()?;
+    let text = text.trim();
+    let fits = text.len() as u64 <= max && content::scan(text, content::MAX_DEPTH).is_ok();
+    fits.then(|| Json::parse(text).ok()).flatten()
+}
+
+/// Stores the files that a `checkpoint.save` names.
+///
+/// # Errors
+/// `invalid` for a path outside or no regular file, `limit` for too many or too much, `unavailable`
+/// when the disk is full.
+pub(super) fn named_files(
+    ground: &Ground,
+    agent: &AgentName,
+    task: &TaskId,
+    paths: &[String],
+    limits: &Limits,
+) -> Result<Stored, Denied> {
+    if paths.len() as u64 > u64::from(limits.checkpoint_files) {
+        let message = format!(
+            "a checkpoint has at most {} files (checkpoint_files)",
+            limits.checkpoint_files
+        );
+        return Err(Denied::new(Code::Limit, message));
+    }
+    let dirs = ground.dirs.agent(agent);
+    let roots = [
+        ground.mission.workspace.clone(),
+        dirs.home(),
+        dirs.checkpoint(),
+        dirs.task(task).join("checkpoint"),
+    ];
+    let mut stored = Stored::default();
+    let mut room = limits.checkpoint_bytes;
+    for path in paths {
+        let (root, relative) = place(&roots, Path::new(path)).ok_or_else(|| {
+            let message = format!(
+                "`{path}` is not a file of the workspace, the home or the checkpoint directory"
+            );
+            Denied::new(Code::Invalid, message)
+        })?;
+        let name = relative.to_string_lossy().into_owned();
+        if stored.files.iter().any(|file| file.path == name) {
+            let message = format!("`{name}` is named twice");
+            return Err(Denied::new(Code::Invalid, message));
+        }
+        let dir = open_dir(root).map_err(|error| {
+            Denied::new(Code::Unavailable, format!("cannot open {}: {error}", root.display()))
+        })?;
+        let (blob, mode) = ground
+            .blobs
+            .ingest(dir.as_fd(), &relative, room)
+            .map_err(|error| denied(path, &error))?;
+        room -= blob.size();
+        stored.add(name, blob, mode);
+    }
+    Ok(stored)
+}
+
+/// The root that holds a path, and the path below it.
+fn place<'a>(roots: &'a [PathBuf], path: &Path) -> Option<(&'a PathBuf, PathBuf)> {
+    let plain = |path: &Path| {
+        path.components().all(|part| matches!(part, Component::Normal(_))) && path.file_name().is_some()
+    };
+    if path.is_absolute() {
+        // The deepest root: a home may lie in the workspace.
+        let holds = roots.iter().filter_map(|root| Some((root, path.strip_prefix(root).ok()?)));
+        let (root, below) = holds.max_by_key(|(root, _)| root.components().count())?;
+        return plain(below).then(|| (root, below.to_owned()));
+    }
+    let relative: PathBuf =
+        path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    if !plain(&relative) {
+        return None;
+    }
+    let there = |root: &&PathBuf| fs::symlink_metadata(root.join(&relative)).is_ok();
+    roots.iter().find(there).map(|root| (root, relative.clone()))
+}
+
+fn denied(path: &str, error: &BlobError) -> Denied {
+    let code = match error {
+        BlobError::TooLarge { .. } | BlobError::Quota { .. } => Code::Limit,
+        BlobError::Full => Code::Unavailable,
+        BlobError::Beneath(_) => Code::Invalid,
+        BlobError::Missing { .. }
+        | BlobError::Damaged { .. }
+        | BlobError::Copy(_)
+        | BlobError::Io { .. } => Code::Unavailable,
+    };
+    Denied::new(code, format!("checkpoint file `{path}`: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stdout_is_the_result_as_json_or_as_text() {
+        let limits = Limits { max_content: 40, ..Limits::default() };
+        let of = |text: &str, cut| output(text.as_bytes(), cut, &limits).map(|j| j.get().to_owned());
+        assert_eq!(of(" {\"a\": 1}\n", false).as_deref(), Some("{\"a\": 1}"));
+        assert_eq!(of("all good\n", false).as_deref(), Some("\"all good\""));
+        assert_eq!(of("{} {}", false).as_deref(), Some("\"{} {}\""));
+        assert_eq!(of("{\"a\": 1}", true).as_deref(), Some("\"{\\\"a\\\": 1}\""));
+        assert_eq!(of(" \n", false), None);
+        assert!(of(&"\u{1}".repeat(100), false).unwrap().len() <= 40);
+    }
+
+    #[test]
+    fn a_path_is_found_below_one_of_the_roots_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let roots = ["work", "home"].map(|name| dir.path().join(name)).to_vec();
+        for root in &roots {
+            fs::create_dir_all(root.join("sub")).unwrap();
+        }
+        fs::write(roots[1].join("sub/x"), "").unwrap();
+        let find = |path: &Path| place(&roots, path).map(|(root, p)| (root.clone(), p));
+        assert_eq!(find(Path::new("./sub/x")), Some((roots[1].clone(), "sub/x".into())));
+        assert_eq!(find(&roots[0].join("a")), Some((roots[0].clone(), "a".into())));
+        for bad in ["/etc/passwd", "../x", "sub/../../x", "absent", ".", ""] {
+            assert_eq!(find(Path::new(bad)), None, "{bad}");
+        }
+        assert_eq!(find(&roots[0].join("../home/sub/x")), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! Slow work: on threads that may block, its outcome comes back to the loop.
+//!
+//! Each job is asked for by somebody who is bounded elsewhere (a request, an agent's start or end, a
+//! reader of the log), so the queue of jobs is, too. Threads end when there has been nothing to do
+//! for a while: an idle daemon has none of them.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::mpsc;
+
+use super::collect::{self, Left, Stored};
+use super::ground::{Restore, Shared, logged};
+use super::prepare::{self, Launch};
+use crate::bus::{Inbound, LogPage, LogRead, ReadId, ReadWhat, Ticket};
+use crate::core::denied::{Code, Denied};
+use crate::core::json::Json;
+use crate::core::spec::Limits;
+use crate::core::view::Reply;
+use crate::ids::{AgentName, AgentUid, BlobHash, Incarnation, Seq};
+use crate::launch::{Pid, SweepError, sweep};
+use crate::proto::wire::SaveCheckpoint;
+use crate::store::{Hash, ReadError};
+use crate::supervise::{Outcome, Prepared, SetupFailure};
+
+/// Events read at once where their contents may be large.
+const PIECE: usize = 64;
+
+/// What a job came to.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// A launch or release is ready, or can't be.
+    Prepared {
+        /// The agent.
+        uid: AgentUid,
+        /// Which start of it.
+        incarnation: Incarnation,
+        /// What was made ready, and what this machine can't enforce of its isolation.
+        result: Result<(Prepared, Vec<String>), SetupFailure>,
+    },
+    /// What a task-mode process left.
+    Collected {
+        /// The process.
+        outcome: Box<Outcome>,
+        /// Its result.
+        output: Option<Json>,
+        /// Its checkpoint.
+        left: Left,
+    },
+    /// Nothing is left below the daemon but what was to be left alone.
+    Swept(Result<usize, SweepError>),
+    /// A part of the log.
+    Page(ReadId, Result<LogPage, Denied>),
+    /// A reply with all its content.
+    Answer(Ticket, Result<Reply, Denied>),
+    /// The files of a checkpoint are stored.
+    Stored(Box<(Inbound, SaveCheckpoint)>, Result<Stored, Denied>),
+    /// Blobs that nobody needs were removed, or that failed.
+    Collapsed(Result<u64, String>),
+}
+
+/// Starts jobs.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    ground: Shared,
+    done: mpsc::UnboundedSender<Done>,
+    running: usize,
+}
+
+impl Jobs {
+    /// Outcomes go to the receiver that comes with it.
+    pub(super) fn new(ground: Shared) -> (Jobs, mpsc::UnboundedReceiver<Done>) {
+        let (done, outcomes) = mpsc::unbounded_channel();
+        (Jobs { ground, done, running: 0 }, outcomes)
+    }
+
+    /// One outcome was taken.
+    pub(super) fn finished(&mut self) {
+        self.running = self.running.saturating_sub(1);
+    }
+
+    /// Whether none runs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.running == 0
+    }
+
+    fn run(&mut self, job: impl FnOnce(&Shared) -> Done + Send + 'static) {
+        let (ground, done) = (Shared::clone(&self.ground), self.done.clone());
+        self.running += 1;
+        tokio::task::spawn_blocking(move || {
+            // The loop ends only after its jobs, or with the process.
+            let _nobody_listens = done.send(job(&ground));
+        });
+    }
+
+    /// Makes a launch ready.
+    pub(super) fn prepare(&mut self, uid: AgentUid, launch: Launch) {
+        self.run(move |ground| Done::Prepared {
+            uid,
+            incarnation: launch.incarnation,
+            result: prepare::prepare(ground, &launch),
+        });
+    }
+
+    /// Collects what a task-mode process left.
+    pub(super) fn collect(&mut self, agent: AgentName, outcome: Outcome, limits: Limits) {
+        self.run(move |ground| {
+            let success = outcome.exit.is_success();
+            let output = collect::output(&outcome.stdout, outcome.truncated, &limits);
+            let left = collect::checkpoint_dir(ground, &agent, &outcome.run.task, &limits);
+            Done::Collected {
+                outcome: Box::new(outcome),
+                output: output.filter(|_| success),
+                left,
+            }
+        });
+    }
+
+    /// Ends what is below the daemon and not known.
+    pub(super) fn sweep(&mut self, known: BTreeSet<Pid>) {
+        self.run(move |_| Done::Swept(sweep(&known)));
+    }
+
+    /// Reads a part of the log.
+    pub(super) fn read(&mut self, read: LogRead) {
+        self.run(move |ground| {
+            let page = page(ground, &read.what).map_err(|error| unreadable(&error));
+            Done::Page(read.id, page)
+        });
+    }
+
+    /// Completes a reply with contents from the log, and restores a checkpoint before it goes out.
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        reply: Reply,
+        restore: Option<(AgentName, Restore)>,
+    ) {
+        self.run(move |ground| {
+            let filled = fill(ground, reply).and_then(|reply| {
+                if let Some((agent, checkpoint)) = restore {
+                    let dirs = ground.dirs.agent(&agent);
+                    prepare::restore_for_service(ground, &dirs, &checkpoint).map_err(|error| {
+                        let cause = std::error::Error::source(&error);
+                        let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
+                        Denied::new(Code::Unavailable, format!("{error}{cause}"))
+                    })?;
+                }
+                Ok(reply)
+            });
+            Done::Answer(ticket, filled)
+        });
+    }
+
+    /// Stores the files of a checkpoint.
+    pub(super) fn store(
+        &mut self,
+        agent: AgentName,
+        inbound: Inbound,
+        save: SaveCheckpoint,
+        limits: Limits,
+    ) {
+        self.run(move |ground| {
+            let stored = collect::named_files(ground, &agent, &save.task, &save.files, &limits);
+            Done::Stored(Box::new((inbound, save)), stored)
+        });
+    }
+
+    /// Removes blobs that no checkpoint names.
+    pub(super) fn collapse(&mut self, live: BTreeSet<BlobHash>) {
+        self.run(move |ground| {
+            let live = live.into_iter().map(|hash| Hash(hash.0)).collect();
+            let collected = ground.blobs.collect(&live);
+            Done::Collapsed(collected.map(|c| c.bytes).map_err(|error| error.to_string()))
+        });
+    }
+}
+
+fn unreadable(error: &ReadError) -> Denied {
+    Denied::new(Code::Unavailable, format!("the log can't be read: {error}"))
+}
+
+fn page(ground: &Shared, what: &ReadWhat) -> Result<LogPage, ReadError> {
+    let reader = &ground.reader;
+    let floor = Seq(reader.floor()?.seq);
+    match what {
+        ReadWhat::From { after, limit, bytes, kinds } => {
+            let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+            let mut page = LogPage { upto: (*after).max(floor), floor, events: Vec::new() };
+            let mut held = 0;
+            while page.events.len() < *limit && held < *bytes {
+                let most = (*limit - page.events.len()).min(PIECE);
+                let piece = reader.scan(page.upto.0 + 1, most, &kinds)?;
+                page.upto = Seq(piece.next_seq.saturating_sub(1));
+                for event in piece.records.iter().filter_map(logged) {
+                    if held >= *bytes {
+                        page.upto = page.events.last().map_or(page.upto, |last| last.seq);
+                        break;
+                    }
+                    held += event.content.as_ref().map_or(0, Json::len);
+                    page.events.push(event);
+                }
+                if piece.at_end || piece.records.is_empty() {
+                    break;
+                }
+            }
+            Ok(page)
+        }
+        ReadWhat::Seqs(seqs) => {
+            let mut events = Vec::with_capacity(seqs.len());
+            for seq in seqs {
+                events.extend(reader.get(seq.0)?.as_ref().and_then(logged));
+            }
+            Ok(LogPage { upto: seqs.iter().max().copied().unwrap_or(floor), events, floor })
+        }
+    }
+}
+
+/// Puts in what the core does not keep.
+fn fill(ground: &Shared, mut reply: Reply) -> Result<Reply, Denied> {
+    let content = |at: Option<Seq>| match at {
+        Some(at) => ground.content(at).map_err(|error| unreadable(&error)),
+        None => Ok(None),
+    };
+    match &mut reply {
+        Reply::Task(task) => {
+            task.data = content(task.data_at)?;
+            task.result = content(task.result_at)?;
+        }
+        Reply::Checkpoint(checkpoint) => checkpoint.json = content(checkpoint.json_at)?,
+        Reply::Done
+        | Reply::Published(_)
+        | Reply::Acked(_)
+        | Reply::Tasks(_)
+        | Reply::Handoff(_)
+        | Reply::Handoffs(_)
+        | Reply::Agent(_)
+        | Reply::Agents(_)
+        | Reply::Mission(_) => {}
+    }
+    Ok(reply)
+}

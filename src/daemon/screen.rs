@@ -1,0 +1,190 @@
+//! Where the daemon's own words go: a terminal, a journal, or a file that is rotated.
+//!
+//! One line per event. Words that an agent chose are cleaned before they get here or on the way: a
+//! terminal obeys escape sequences. Losing a line is never a reason to stop a mission.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::ids::Timestamp;
+
+/// Size at which `daemon.log` is rotated.
+const MAX_LOG: u64 = 4 << 20;
+/// Older files kept.
+const KEEP: u32 = 3;
+
+/// How a line looks on a terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    /// As it is.
+    Plain,
+    /// Less important.
+    Faint,
+    /// Something was achieved.
+    Good,
+    /// Somebody should look.
+    Bad,
+}
+
+enum Sink {
+    Stderr,
+    File(LogFile),
+}
+
+/// See the module.
+pub(super) struct Screen {
+    sink: Sink,
+    colour: bool,
+    quiet: bool,
+}
+
+impl std::fmt::Debug for Screen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Screen")
+    }
+}
+
+impl Screen {
+    /// Standard error; in colours only on a terminal that wants them (`NO_COLOR`).
+    pub(super) fn stderr(quiet: bool) -> Screen {
+        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let colour = wanted && !dumb && io::stderr().is_terminal();
+        Screen { sink: Sink::Stderr, colour, quiet }
+    }
+
+    /// A file.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(super) fn file(path: &Path) -> io::Result<Screen> {
+        Ok(Screen { sink: Sink::File(LogFile::open(path)?), colour: false, quiet: false })
+    }
+
+    /// One event: when, who or what, and what happened.
+    pub(super) fn event(&mut self, at: Timestamp, subject: &str, text: &str, tone: Tone) {
+        if self.quiet {
+            return;
+        }
+        let colour = match tone {
+            Tone::Plain => "",
+            Tone::Faint => "\x1b[2m",
+            Tone::Good => "\x1b[32m",
+            Tone::Bad => "\x1b[31m",
+        };
+        let (on, off) = if self.colour && !colour.is_empty() { (colour, "\x1b[0m") } else { ("", "") };
+        let time = clock_time(at, matches!(self.sink, Sink::File(_)));
+        self.write(&format!("{time}  {subject:<12} {on}{}{off}\n", clean(text)));
+    }
+
+    /// Something for the person who watches.
+    pub(super) fn note(&mut self, text: &str) {
+        if !self.quiet {
+            self.write(&format!("{}\n", clean(text)));
+        }
+    }
+
+    /// Something that person should know of in any case.
+    pub(super) fn warn(&mut self, text: &str) {
+        let (on, off) = if self.colour { ("\x1b[33m", "\x1b[0m") } else { ("", "") };
+        self.write(&format!("{on}warning:{off} {}\n", clean(text)));
+    }
+
+    fn write(&mut self, line: &str) {
+        let _lost = match &mut self.sink {
+            Sink::Stderr => io::stderr().lock().write_all(line.as_bytes()),
+            Sink::File(file) => file.write(line.as_bytes()),
+        };
+    }
+}
+
+/// The time of day here; with the date in a file.
+fn clock_time(at: Timestamp, with_date: bool) -> String {
+    let Ok(time) = jiff::Timestamp::from_millisecond(at.0) else { return at.0.to_string() };
+    let here = time.to_zoned(jiff::tz::TimeZone::system());
+    let format = if with_date { "%Y-%m-%d %H:%M:%S" } else { "%H:%M:%S" };
+    here.strftime(format).to_string()
+}
+
+/// A text on one line, with everything that a terminal would obey (C0, C1, ESC) or that reorders text
+/// (bidi controls) escaped, and not too long.
+pub(super) fn clean(text: &str) -> String {
+    const MAX: usize = 400;
+    let mut out = String::with_capacity(text.len().min(MAX));
+    for (count, c) in text.chars().enumerate() {
+        if count == MAX {
+            out.push_str("...");
+            break;
+        }
+        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}');
+        if c.is_control() || bidi {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<LogFile> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
+        Ok(LogFile { path: path.to_owned(), size: file.metadata()?.len(), file })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.size >= MAX_LOG {
+            let numbered = |n: u32| {
+                let mut name = self.path.clone().into_os_string();
+                name.push(format!(".{n}"));
+                PathBuf::from(name)
+            };
+            for n in (1..KEEP).rev() {
+                let _absent = std::fs::rename(numbered(n), numbered(n + 1));
+            }
+            std::fs::rename(&self.path, numbered(1))?;
+            *self = LogFile::open(&self.path)?;
+        }
+        self.size += bytes.len() as u64;
+        self.file.write_all(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        assert_eq!(clean("a\u{1b}[31m\u{9b}\u{202e}b\nc"), "a\\u{1b}[31m\\u{9b}\\u{202e}b\\nc");
+        assert_eq!(clean(&"x".repeat(1000)).len(), 403);
+    }
+
+    #[test]
+    fn the_log_file_is_rotated_and_a_few_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("daemon.log");
+        let mut log = LogFile::open(&path).unwrap();
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..30 {
+            log.write(&chunk).unwrap();
+        }
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["daemon.log", "daemon.log.1", "daemon.log.2", "daemon.log.3"]);
+    }
+}
