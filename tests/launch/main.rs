@@ -7,6 +7,7 @@ mod rig;
 
 mod confinement;
 mod deaths;
+mod flood;
 mod logs;
 mod reports;
 mod stopping;
