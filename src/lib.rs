@@ -4,6 +4,7 @@ pub mod bus;
 pub mod client;
 pub mod config;
 pub mod core;
+pub mod ctl;
 pub mod daemon;
 pub mod ids;
 pub mod launch;

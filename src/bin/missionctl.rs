@@ -1,2 +1,7 @@
 //! The `missionctl` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    missiond::ctl::main()
+}

@@ -1,0 +1,155 @@
+//! How messages and events look as lines of a stream. Pure: views in, text out.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::out::Look;
+use super::pretty;
+use super::table::{Paint, width};
+use crate::ids::{AgentName, AgentUid};
+use crate::proto::json::Json;
+use crate::proto::view::{AgentView, MessageView};
+use crate::proto::wire::EventView;
+
+/// What a message says, for people: a JSON string as its text, anything else as JSON on one line.
+fn content(look: &Look, json: &Json) -> String {
+    match serde_json::from_str::<String>(json.get()) {
+        Ok(text) => look.text(&text),
+        Err(_) => look.json(json),
+    }
+}
+
+/// A message on one line; `mark` says what is special about it (`again`, `ephemeral`).
+pub(crate) fn message(look: &Look, message: &MessageView, mark: &str) -> String {
+    let time = look.clock().time_of_day(message.at);
+    let id = message.id.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let to = match message.to.as_slice() {
+        [] => "all".to_owned(),
+        names => names.iter().map(AgentName::as_str).collect::<Vec<_>>().join(","),
+    };
+    let mut about = format!("{} -> {to}  {}", message.from, look.text(&message.r#type.to_string()));
+    if let Some(task) = &message.task {
+        about.push_str(&format!("  task={task}"));
+    }
+    if let Some(reply_to) = message.reply_to {
+        about.push_str(&format!("  re={reply_to}"));
+    }
+    if !mark.is_empty() {
+        about.push_str(&format!("  ({mark})"));
+    }
+    let used = width(&time) + width(&id) + width(&about) + 6;
+    format!(
+        "{}  {}  {about}  {}\n",
+        look.paint(&time, Paint::Dim),
+        look.paint(&id, Paint::Bold),
+        look.fit(&content(look, &message.content), used),
+    )
+}
+
+/// The mark of a message that is not in the log.
+pub(crate) const EPHEMERAL: &str = "ephemeral";
+
+/// The names of agents by uid: events name agents by uid, for a name may be given again.
+#[derive(Debug, Default)]
+pub(crate) struct Names(BTreeMap<u64, AgentName>);
+
+#[derive(Deserialize)]
+struct Added {
+    spec: AddedSpec,
+}
+
+#[derive(Deserialize)]
+struct AddedSpec {
+    name: AgentName,
+}
+
+impl Names {
+    /// Those of a list of agents.
+    pub(crate) fn of(agents: &[AgentView]) -> Self {
+        Names(agents.iter().map(|agent| (agent.uid.0, agent.name.clone())).collect())
+    }
+
+    /// Takes note of an agent that an event adds.
+    pub(crate) fn learn(&mut self, event: &EventView) {
+        if event.kind == "agent_added"
+            && let Ok(added) = serde_json::from_str::<Added>(event.data.get())
+        {
+            self.0.insert(event.seq.0, added.spec.name);
+        }
+    }
+
+    /// The name of an agent, or its number.
+    pub(crate) fn get(&self, uid: AgentUid) -> String {
+        self.0.get(&uid.0).map_or_else(|| format!("uid:{uid}"), ToString::to_string)
+    }
+}
+
+/// The fields of events that hold an agent's uid.
+const UIDS: [&str; 5] = ["agent", "to", "from", "by", "reserved"];
+
+/// What an event holds, field by field on one line: `task=t-1 to=writer claimed=true`.
+fn fields(look: &Look, kind: &str, data: &Json, names: &Names) -> String {
+    let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(data.get()) else {
+        return look.json(data);
+    };
+    let mut parts = Vec::new();
+    for (key, value) in &fields {
+        let shown = match value {
+            Value::Null => continue,
+            // The answer that a key stands for is the event before it, once more.
+            _ if kind == "key_used" && (key == "reply" || key == "digest") => continue,
+            Value::Bool(false) => continue,
+            Value::Number(uid) if UIDS.contains(&key.as_str()) => {
+                uid.as_u64().map_or_else(|| uid.to_string(), |uid| names.get(AgentUid(uid)))
+            }
+            Value::Array(list) if key == "to" => addressees(list),
+            Value::String(text) => text.clone(),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                value.to_string()
+            }
+        };
+        let quote = shown.is_empty() || shown.contains(char::is_whitespace);
+        let shown = if quote { format!("\"{shown}\"") } else { shown };
+        parts.push(format!("{}={}", look.text(key), look.text(&shown)));
+    }
+    parts.join(" ")
+}
+
+/// Addressees stand as `[uid, name]` in the log.
+fn addressees(list: &[Value]) -> String {
+    let names = list.iter().filter_map(|pair| pair.get(1)?.as_str());
+    names.collect::<Vec<_>>().join(",")
+}
+
+fn kind_paint(kind: &str) -> Paint {
+    match kind {
+        "task_completed" | "handoff_completed" | "agent_ready" => Paint::Green,
+        "task_failed" | "request_denied" | "peer_refused" | "alert_raised" | "messages_dead" => {
+            Paint::Red
+        }
+        "handoff_ended" | "task_cancelled" | "task_requeued" | "agent_ended" => Paint::Yellow,
+        _ => Paint::Plain,
+    }
+}
+
+/// An event on one line.
+pub(crate) fn event(look: &Look, event: &EventView, names: &Names) -> String {
+    let time = look.clock().time_of_day(event.at);
+    let seq = format!("{:>6}", event.seq.0);
+    let actor = event.actor.to_string();
+    let kind = look.text(&event.kind);
+    let mut text = fields(look, &event.kind, &event.data, names);
+    if let Some(content) = &event.content {
+        text.push_str(&format!(" {}", look.text(&pretty::compact(content.get()))));
+    }
+    let used = width(&time) + width(&seq) + width(&actor) + width(&kind) + 8;
+    format!(
+        "{}  {}  {}  {actor}  {}\n",
+        look.paint(&time, Paint::Dim),
+        look.paint(&seq, Paint::Bold),
+        look.paint(&kind, kind_paint(&event.kind)),
+        look.fit(text.trim_start(), used),
+    )
+}
