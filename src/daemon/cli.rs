@@ -97,7 +97,42 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Start(args) => run(&args),
-        _ => ExitCode::FAILURE,
+        Command::Validate { file } => {
+            let host = match Host::current() {
+                Ok(host) => host,
+                Err(error) => return fail(&error, 2),
+            };
+            said(config::commands::validate(&file, &host))
+        }
+        Command::Schema => said(config::commands::schema()),
+        Command::Init { directory } => said(config::commands::init(&directory)),
+        Command::Unit(unit) => said(run_unit(&unit)),
+    }
+}
+
+fn run_unit(unit: &Unit) -> Result<String, config::commands::CommandError> {
+    use config::commands::{UnitHome, unit_install, unit_print, unit_remove};
+    let home = UnitHome::current()?;
+    match unit {
+        Unit::Print => unit_print(&home),
+        Unit::Install { name, file } => {
+            let host = Host::current().map_err(config::ConfigError::from)?;
+            unit_install(&home, name, file, &host)
+        },
+        Unit::Remove { name } => unit_remove(&home, name),
+    }
+}
+
+fn said(result: Result<String, config::commands::CommandError>) -> ExitCode {
+    match result {
+        Ok(text) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::from(error.exit_code())
+        }
     }
 }
 
