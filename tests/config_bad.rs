@@ -181,6 +181,10 @@ fn agents() {
         ("a workspace that is a file", "[mission]\nname = \"m\"\nworkspace = \"plain.txt\"\n[agents.a]\nrole = \"write\"\ncommand = [\"true\"]\n".into()),
         ("the whole machine as the workspace", "[mission]\nname = \"m\"\nworkspace = \"/\"\n[agents.a]\nrole = \"write\"\ncommand = [\"true\"]\n".into()),
         ("a workspace around missiond's state", "[mission]\nname = \"m\"\nworkspace = \".\"\n[agents.a]\nrole = \"write\"\ncommand = [\"true\"]\n".into()),
+        (
+            "a workspace that is read-only and writable",
+            format!("{HEAD}[agents.a]\nrole = \"read\"\ncommand = [\"true\"]\nwrite = [\"tree\"]\n")
+        ),
         ("a tilde", format!("{HEAD}{AGENT}read = [\"~/tools\"]\n")),
         ("more agents than allowed", format!("{HEAD}{AGENT}[agents.b]\nrole = \"read\"\ncommand = [\"true\"]\n[limits]\nmax_agents = 1\n")),
     ]);

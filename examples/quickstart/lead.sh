@@ -19,43 +19,45 @@ task_assign) ;;
 *) exit ;;
 esac
 
-# Agents write into the workspace, so that their names there are data: no file outside is read.
 cd "$MISSION_WORKSPACE"
+areas='bin bus config core ctl daemon launch policy proto store supervise sys top'
 tab=$(printf '\t')
-row() { # file, title
-    lines=0 public=0 longest=0 longest_file=
+
+by() { # file: who counted how many of its rows
+    cut -f 4 "$1" | sort | uniq -c | while read -r number who; do
+        echo "$who $number"
+    done | paste -s -d ',' | sed 's/,/, /g'
+}
+
+row() { # file, title: its line of the table; leaves the sums in files and lines
+    files=0 lines=0 public=0 longest=0 longest_file=
     while IFS=$tab read -r file l p _; do
-        lines=$((lines + l)) public=$((public + p))
+        files=$((files + 1)) lines=$((lines + l)) public=$((public + p))
         if [ "$l" -gt "$longest" ]; then longest=$l longest_file=${file##*/}; fi
     done <"$1"
-    files=$(wc -l <"$1")
-    by=$(cut -f 4 "$1" | sort | uniq -c | while read -r n who; do echo "$who $n"; done | paste -s -d ',')
-    echo "| $2 | $files | $lines | $public | $longest_file ($longest) | $(echo "$by" | sed 's/,/, /g') |"
+    echo "| $2 | $files | $lines | $public | $longest_file ($longest) | $(by "$1") |"
 }
-rm -f all.new
-for area in core bus config ctl daemon launch policy proto store supervise sys bin top; do
-    cat "$area.tsv" >>all.new
-done
+
+: >all.new
+for area in $areas; do cat "$area.tsv" >>all.new; done
 {
     echo '# missiond, counted by its own agents'
     echo
     echo '| directory | files | lines | public items | longest file | counted by |'
     echo '|---|--:|--:|--:|---|---|'
-    for area in core bus config ctl daemon launch policy proto store supervise sys bin top; do
-        row "$area.tsv" "$area"
-    done
+    for area in $areas; do row "$area.tsv" "$area"; done
     row all.new '**all**'
     echo
-    echo 'Half of `core` was counted by the one and half by the other, no file twice:'
+    echo "\`core\` was handed over half way: $(by core.tsv), no file twice."
     echo
     cut -f 1,4 core.tsv | sed 's/^/    /'
-} >report.md.new
-mv report.md.new report.md
+} >report.new
+mv report.new report.md
 twice=$(cut -f 1 all.new | sort | uniq -d | wc -l)
-totals=$(row all.new all)
+summary="$files files, $lines lines in out/report.md; counted by $(by all.new)"
 rm all.new
 if [ "$twice" -ne 0 ]; then
     missionctl task fail --reason "$twice files were counted twice"
     exit
 fi
-missionctl task complete --text "report.md: $totals"
+missionctl task complete --text "$summary"

@@ -2,21 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-use nix::unistd::{AccessFlags, access};
+use std::path::PathBuf;
 
 use super::problem::nearest;
+use super::program::{check_readable, program, warn_of_writable};
 use super::raw::{self, Restart};
 use super::read::{At, Findings, Named};
 use super::scene::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
 use super::units::Millis;
+use super::variables::variables;
 use super::words::{Grant, Word};
-use super::{AgentLaunch, LogLimits, SecretSource, digest};
+use super::{AgentLaunch, LogLimits, digest};
 use crate::core::spec::{self, AgentSpec, Mode, Permission, RestartSpec};
 use crate::ids::{AgentName, Capability};
-use crate::policy::environment::DEFAULT_PATH;
-use crate::policy::{Grants, LandlockMode, Level, Limits, landlock};
+use crate::policy::{Grants, LandlockMode, Level, Limits};
 
 /// Processes and threads of an agent that asks for no other number.
 const PIDS: u64 = 1024;
@@ -133,6 +132,9 @@ fn one(
     let built = id.ok().zip(level).zip(launch.zip(permissions)).zip(raw.role.as_ref());
     let built = built.map(|(((id, level), (launch, permissions)), role)| {
         let launch = AgentLaunch { workspace_write: permissions.has(Permission::Write), ..launch };
+        if !launch.workspace_write {
+            keep_read_only(&raw, scene, findings);
+        }
         let spec = AgentSpec {
             name: id,
             role: role.value.0.clone(),
@@ -263,6 +265,21 @@ fn launch(
     })
 }
 
+/// A workspace that the role only reads can't lie in a directory that the agent writes.
+fn keep_read_only(raw: &raw::Agent, scene: &Scene<'_>, findings: &mut Findings) {
+    let Some(workspace) = &scene.workspace else { return };
+    for path in raw.write.iter().flatten() {
+        let around = scene.base.join(&path.value).canonicalize();
+        if around.is_ok_and(|around| workspace.starts_with(around)) {
+            findings.error_with_help(
+                &path.span,
+                format!("the workspace lies in {}, and this role only reads it", path.value),
+                "give it a role with `write`, or other directories",
+            );
+        }
+    }
+}
+
 fn directories(
     raw: Option<&[At<String>]>,
     what: &str,
@@ -309,198 +326,5 @@ fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> Limits {
         cpu_seconds,
         nofile: raw.nofile.as_ref().map(|at| at.value),
         file_size: raw.fsize.as_ref().map(|at| at.value.0),
-    }
-}
-
-#[derive(Default)]
-struct Variables {
-    env: BTreeMap<String, String>,
-    pass: Vec<String>,
-    secrets: BTreeMap<String, SecretSource>,
-}
-
-fn variables(raw: &raw::Agent, scene: &Scene<'_>, findings: &mut Findings) -> Variables {
-    let mut all = Variables::default();
-    let mut seen: BTreeMap<String, &'static str> = BTreeMap::new();
-    let mut new = |name: &At<String>, place: &'static str, findings: &mut Findings| {
-        let text = name.value.as_str();
-        let begins = |c: char| c.is_ascii_alphabetic() || c == '_';
-        if !text.starts_with(begins) || !text.chars().all(|c| begins(c) || c.is_ascii_digit()) {
-            findings.error(&name.span, format!("\"{text}\" can't be the name of a variable"));
-        } else if text.starts_with("MISSION_") {
-            findings.error_with_help(
-                &name.span,
-                format!("`{text}` is reserved: missiond sets all MISSION_ variables itself"),
-                "choose another name",
-            );
-        } else if let Some(before) = seen.insert(text.to_owned(), place) {
-            let message = format!("variable `{text}` is in `{place}` and in `{before}`");
-            findings.error(&name.span, message);
-        }
-    };
-    for (name, value) in raw.env.iter().flat_map(|named| &named.0) {
-        new(name, "env", findings);
-        if let Some(value) = value {
-            all.env.insert(name.value.clone(), value.0.clone());
-        }
-    }
-    for name in raw.env_pass.iter().flatten() {
-        new(name, "env_pass", findings);
-        all.pass.push(name.value.clone());
-    }
-    for (name, entry) in raw.secrets.iter().flat_map(|named| &named.0) {
-        new(name, "secrets", findings);
-        let Some(At { value: entry, span }) = entry else { continue };
-        let source = match (&entry.0.env, &entry.0.file) {
-            (Some(variable), None) if variable.value.is_empty() => None,
-            (Some(variable), None) => Some(SecretSource::Env(variable.value.clone())),
-            (None, Some(file)) => Some(SecretSource::File(scene.base.join(&file.value))),
-            (Some(_), Some(_)) | (None, None) => None,
-        };
-        match source {
-            Some(source) => {
-                all.secrets.insert(name.value.clone(), source);
-            }
-            None => findings.error_with_help(
-                span,
-                format!("secret `{}` needs exactly one source", name.value),
-                "write { env = \"NAME\" } or { file = \"PATH\" }",
-            ),
-        }
-    }
-    all
-}
-
-/// Finds the program of a command as execve(2) will, or reports why it can't be run.
-fn program(
-    command: &At<Vec<At<String>>>,
-    path: Option<&str>,
-    level: Option<Level>,
-    scene: &Scene<'_>,
-    findings: &mut Findings,
-) -> Option<PathBuf> {
-    let Some(first) = command.value.first().filter(|first| !first.value.is_empty()) else {
-        findings.error_with_help(
-            &command.span,
-            "`command` names no program",
-            "the first item is the program, the others are its arguments",
-        );
-        return None;
-    };
-    let name = first.value.as_str();
-    if !name.contains('/') {
-        let found = search(name, path, level, scene);
-        if found.is_none() {
-            let help = if scene.base.join(name).is_file() {
-                format!("the one beside the mission file is \"./{name}\"")
-            } else {
-                "install it, or write its path".to_owned()
-            };
-            findings.error_with_help(
-                &first.span,
-                format!("program \"{name}\" is not in PATH"),
-                help,
-            );
-        }
-        return found;
-    }
-    let program: PathBuf = scene.base.join(name).components().collect();
-    let shown = program.display();
-    let problem = match program.metadata() {
-        Err(error) => Some((
-            format!("program {shown}: {}", super::source::cause(&error)),
-            "relative paths start at the directory of the mission file".to_owned(),
-        )),
-        Ok(found) if !found.is_file() => {
-            Some((format!("program {shown} is not a file"), "name an executable file".into()))
-        }
-        Ok(_) if access(&program, AccessFlags::X_OK).is_err() => {
-            Some((format!("program {shown} is not executable"), format!("chmod +x {shown}")))
-        }
-        Ok(_) if program.to_str().is_none() => {
-            Some((format!("program {shown} is not valid UTF-8"), "rename it".into()))
-        }
-        Ok(_) => None,
-    };
-    match problem {
-        Some((message, help)) => {
-            findings.error_with_help(&first.span, message, help);
-            None
-        }
-        None => Some(program),
-    }
-}
-
-/// The program of this name in the `PATH` that the agent will have: no relative entry and none in
-/// the workspace at level 1.
-fn search(
-    name: &str,
-    path: Option<&str>,
-    level: Option<Level>,
-    scene: &Scene<'_>,
-) -> Option<PathBuf> {
-    let confined = level != Some(Level::None);
-    let in_workspace = |entry: &Path| {
-        scene.workspace.as_ref().is_some_and(|workspace| entry.starts_with(workspace))
-    };
-    let entries = path.or(scene.host.path.as_deref()).unwrap_or(DEFAULT_PATH).split(':');
-    let entries = entries
-        .map(Path::new)
-        .filter(|entry| !confined || entry.is_absolute() && !in_workspace(entry));
-    scene
-        .host
-        .missionctl_dir
-        .as_deref()
-        .into_iter()
-        .chain(entries)
-        .map(|entry| entry.join(name))
-        .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
-}
-
-/// Reports a program that level 1 doesn't let the agent read, which exec(2) would only call "permission
-/// denied".
-fn check_readable<'a>(
-    program: &Path,
-    command: &At<Vec<At<String>>>,
-    extra: impl Iterator<Item = &'a Path>,
-    scene: &'a Scene<'_>,
-    findings: &mut Findings,
-) {
-    let Ok(real) = program.canonicalize() else { return };
-    let system = landlock::SYSTEM.iter().map(Path::new);
-    let own = scene.workspace.as_deref().into_iter().chain(scene.host.missionctl_dir.as_deref());
-    if extra.chain(system).chain(own).any(|directory| real.starts_with(directory)) {
-        return;
-    }
-    let (Some(first), Some(directory)) = (command.value.first(), real.parent()) else { return };
-    findings.error_with_help(
-        &first.span,
-        format!("at level 1 the agent may not read program {}", real.display()),
-        format!("allow its directory: read = [\"{}\"]", directory.display()),
-    );
-}
-
-/// Warns where an agent could rewrite a program that is started with the rights of another.
-fn warn_of_writable(
-    program: &Path,
-    command: &At<Vec<At<String>>>,
-    write: Option<&[(PathBuf, Range<usize>)]>,
-    scene: &Scene<'_>,
-    findings: &mut Findings,
-) {
-    let Ok(program) = program.canonicalize() else { return };
-    let workspace = scene.workspace.as_deref();
-    let extra = write.unwrap_or_default().iter().map(|(path, _)| path.as_path());
-    let writable = workspace.into_iter().chain(extra).find(|dir| program.starts_with(dir));
-    if let (Some(directory), Some(first)) = (writable, command.value.first()) {
-        findings.warning(
-            &first.span,
-            format!(
-                "program {} lies in {}, where agents may write: one could change what is started next",
-                program.display(),
-                directory.display()
-            ),
-            "keep programs outside of the workspace",
-        );
     }
 }

@@ -15,6 +15,7 @@ pub mod commands;
 mod digest;
 pub mod dirs;
 mod problem;
+mod program;
 mod raw;
 mod read;
 mod scene;
@@ -22,6 +23,7 @@ pub mod secrets;
 mod source;
 mod tasks;
 mod units;
+mod variables;
 mod words;
 
 use std::collections::BTreeMap;
