@@ -30,6 +30,8 @@ mod outbox;
 mod pump;
 mod quota;
 mod recent;
+#[cfg(test)]
+mod tests;
 
 pub use hub::{Hub, Options};
 pub use inbound::{Arrival, ConnId, Inbound, Input, Inputs, Ticket};

@@ -104,9 +104,7 @@ pub(super) struct Turn<'a> {
 
 /// Whether an agent may receive now: asked at every reading.
 pub(super) fn may_receive(state: &State, uid: AgentUid) -> bool {
-    state.agent(uid).is_some_and(|agent| {
-        !agent.removed && state.roles.get(&agent.role).is_some_and(|r| r.has(Permission::Read))
-    })
+    state.permissions(uid).has(Permission::Read)
 }
 
 impl Turn<'_> {
