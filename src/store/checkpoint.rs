@@ -15,18 +15,9 @@ use std::{fs, io};
 use rusqlite::Connection;
 
 use super::error::FatalError;
+use super::job::Job;
 use super::queue::Queue;
-use super::schema;
-use super::writer::Job;
-
-/// What a checkpoint has found.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Frames {
-    /// Length of the write-ahead log, in pages.
-    pub(super) log: u64,
-    /// Somebody's reading was in the way.
-    pub(super) held: bool,
-}
+use super::schema::{self, Frames};
 
 /// The thread that checkpoints.
 pub(super) struct Checkpointer {

@@ -24,6 +24,7 @@ mod chain;
 mod checkpoint;
 mod error;
 mod headroom;
+mod job;
 mod lock;
 mod maintenance;
 mod open;
@@ -52,11 +53,12 @@ pub use self::verify::verify;
 
 use self::checkpoint::{Checkpointer, Watch};
 use self::headroom::Headroom;
+use self::job::{Job, Reply};
 use self::lock::Lock;
 use self::queue::{Bounds, Queue};
 use self::room::Room;
 use self::schema::Access;
-use self::writer::{Job, Progress, Writer};
+use self::writer::{Progress, Writer};
 
 /// Bytes that one batch may have.
 pub const MAX_BATCH_BYTES: usize = 64 << 20;
@@ -322,30 +324,5 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// Called exactly once with a job's outcome, also when the job is dropped.
-struct Reply<T>(Option<Done<T>>);
-
-type Done<T> = Box<dyn FnOnce(Result<T, JobError>) + Send>;
-
-impl<T> Reply<T> {
-    fn new(done: impl FnOnce(Result<T, JobError>) + Send + 'static) -> Self {
-        Self(Some(Box::new(done)))
-    }
-
-    fn send(mut self, outcome: Result<T, JobError>) {
-        if let Some(done) = self.0.take() {
-            done(outcome);
-        }
-    }
-}
-
-impl<T> Drop for Reply<T> {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done(Err(JobError::Abandoned));
-        }
     }
 }

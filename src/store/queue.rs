@@ -13,8 +13,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::job::Job;
 use super::record::{Head, Record};
-use super::writer::Job;
 use super::{AppendError, Class};
 
 /// Bounds of what may wait.

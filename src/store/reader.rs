@@ -10,12 +10,10 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::error::{ReadError, VerifyError};
 use super::record::{Head, Record, RecordRef};
-use super::schema::{self, Access, seq_of, sql_seq};
+use super::schema::{self, Access, ROWS, seq_of, sql_seq};
 use super::snapshot::{self, Snapshot};
 use super::verify::walk;
 
-/// Rows read in one transaction at most, so that no reader holds up a checkpoint for long.
-pub(super) const ROWS: i64 = 1000;
 /// Events looked at for one page, when a filter passes few of them.
 const LOOKED_AT: u64 = 64_000;
 /// Idle connections that are kept.

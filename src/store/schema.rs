@@ -12,7 +12,6 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::Durability;
-use super::checkpoint::Frames;
 use super::record::{Hash, Head, NotAHash};
 
 /// `PRAGMA application_id`: "MISD".
@@ -56,6 +55,9 @@ CREATE TABLE floor (            -- one row: the last pruned event
 ) STRICT;
 INSERT INTO floor VALUES (1, 0, zeroblob(32));
 ";
+
+/// Rows read in one transaction at most, so that no reader holds up a checkpoint for long.
+pub(super) const ROWS: i64 = 1000;
 
 /// Pages of the file that hold something.
 pub(super) const USED_PAGES: &str = "SELECT page_count - freelist_count
@@ -182,6 +184,15 @@ pub(super) fn beyond_limit(conn: &Connection, bytes: u64) -> bool {
         }
         _ => false,
     }
+}
+
+/// What a checkpoint has found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frames {
+    /// Length of the write-ahead log, in pages.
+    pub(super) log: u64,
+    /// Somebody's reading was in the way.
+    pub(super) held: bool,
 }
 
 /// Runs a checkpoint of the given mode. Another's reading only means that the rest is done later;

@@ -6,9 +6,8 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row};
 
 use super::chain::{Hasher, SALT_LEN, seal};
 use super::error::{Flaw, VerifyError};
-use super::reader::ROWS;
 use super::record::{Hash, Head, RecordRef};
-use super::schema::{self, Access, SEGMENT, hash_of, seq_of, sql_seq};
+use super::schema::{self, Access, ROWS, SEGMENT, hash_of, seq_of, sql_seq};
 
 /// Verifies the whole log in the state directory `dir` and returns its head. It only reads, through
 /// SQLite, a thousand events at a time; the mission may be running.

@@ -18,16 +18,17 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, Statement, params};
 
 use super::chain::{Hasher, Salts, seal};
-use super::checkpoint::{Checkpointer, Frames, Watch, restart};
-use super::error::{AppendError, FatalError, JobError, WriteError, describe};
+use super::checkpoint::{Checkpointer, Watch, restart};
+use super::error::{FatalError, JobError, WriteError, describe};
 use super::headroom::Headroom;
+use super::job::Job;
 use super::maintenance;
 use super::queue::{Batch, Queue, Work};
 use super::record::{Hash, Head};
 use super::room::Room;
-use super::schema::{self, PAGE, SEGMENT, sql_seq};
-use super::snapshot::{self, NewSnapshot};
-use super::{Class, Notice, Reply, Sink};
+use super::schema::{self, Frames, PAGE, SEGMENT, sql_seq};
+use super::snapshot;
+use super::{Class, Notice, Sink};
 
 /// Bytes of records in one transaction. More would only make the first of them wait.
 const GROUP_BYTES: usize = 4 << 20;
@@ -37,32 +38,6 @@ const MEASURE_PAGES: u64 = 256;
 const RESTART_TIMES: u64 = 8;
 /// Nothing but a transaction that somebody holds open lets it grow so many times as long.
 const ALERT_TIMES: u64 = 256;
-
-/// What the writer does besides appending.
-pub(super) enum Job {
-    /// Keeps a snapshot.
-    Snapshot(NewSnapshot, Reply<()>),
-    /// Deletes events below a seq, a part at a time; carries how many so far.
-    Prune { below: u64, deleted: u64, done: Reply<u64> },
-    /// Erases the content of events.
-    Erase(Vec<u64>, Reply<()>),
-    /// The checkpointer has come to an end of its round.
-    Checkpointed(rusqlite::Result<Frames>),
-    /// Looks whether there is room again.
-    Measure,
-}
-
-impl Job {
-    /// Answers a job that was not taken.
-    pub(super) fn refuse(self, why: AppendError) {
-        let error = JobError::Refused(why);
-        match self {
-            Self::Snapshot(_, done) | Self::Erase(_, done) => done.send(Err(error)),
-            Self::Prune { done, .. } => done.send(Err(error)),
-            Self::Checkpointed(_) | Self::Measure => {}
-        }
-    }
-}
 
 /// All that the thread starts with.
 pub(super) struct Writer {
