@@ -64,6 +64,8 @@ impl Drop for Lock {
         // An empty file tells the next opener that this one ended in order. If it cannot be
         // emptied, the next one only reports a stale pid.
         let _reported_as_stale = self.file.set_len(0);
+        // Not left to closing: a child that is about to exec still has a copy of the descriptor.
+        let _closed_soon = self.file.unlock();
     }
 }
 
