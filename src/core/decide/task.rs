@@ -218,11 +218,14 @@ fn check_writer(state: &State, who: Caller, id: &TaskId, epoch: Epoch) -> Result
     }
 }
 
-/// The start of the owner that a write comes from.
-fn starting(state: &State, id: &TaskId, task: &Task) -> Option<super::Draft> {
-    let TaskState::Assigned { owner } = task.state else { return None };
-    let incarnation = state.agents.get(&owner)?.incarnation;
-    Some((TaskStarted { task: id.clone(), incarnation }.into(), None))
+/// The beginning of the work on an assigned task, by the start of the owner that the write comes from.
+fn starting(state: &State, id: &TaskId) -> Result<Option<super::Draft>, Denied> {
+    let TaskState::Assigned { owner } = state.find_task(id)?.state else { return Ok(None) };
+    let Some(incarnation) = state.live_incarnation(owner) else {
+        let owner = state.called(owner);
+        return conflict(format!("task `{id}` is assigned to {owner}, which has no process"));
+    };
+    Ok(Some((TaskStarted { task: id.clone(), incarnation }.into(), None)))
 }
 
 /// Refuses what the owner may not do now, by the table.
@@ -259,7 +262,7 @@ pub(super) fn update(state: &State, who: Caller, p: TaskUpdate) -> Result<Decisi
     check_line("a note", p.note.as_ref())?;
     write(state, who, Row::Work, &p.task, p.epoch)?;
     let mut drafts = Vec::with_capacity(2);
-    drafts.extend(starting(state, &p.task, state.find_task(&p.task)?));
+    drafts.extend(starting(state, &p.task)?);
     let answer = Answer::Task(p.task.clone());
     if p.progress.is_some() || p.note.is_some() {
         let event = TaskProgressed { task: p.task, progress: p.progress, note: p.note };
@@ -294,7 +297,7 @@ pub(super) fn checkpoint(
         return conflict(format!("task `{}` {}", p.task, standing(state, task)));
     };
     let mut drafts = Vec::with_capacity(2);
-    drafts.extend(starting(state, &p.task, task));
+    drafts.extend(starting(state, &p.task)?);
     let event = CheckpointSaved {
         task: p.task,
         by: owner,

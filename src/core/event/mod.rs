@@ -7,9 +7,11 @@
 //!
 //! Never events: heartbeats, connects, reads, deliveries, metrics, ephemeral messages.
 
+mod part;
 mod payload;
 pub mod upcast;
 
+pub use part::*;
 pub use payload::*;
 
 use super::json::Json;

@@ -157,9 +157,7 @@ impl Batch<'_> {
         if let Some((_, task)) = own.into_iter().next() {
             return self.start(uid, Some(RunRef { task, handoff: None }));
         }
-        let free = agent.spec.autostart
-            && self.state.executes(uid)
-            && !self.state.index.owned.contains_key(&uid);
+        let free = self.state.executes(uid) && !self.state.index.owned.contains_key(&uid);
         if free && let Some(task) = self.state.first_claimable(|task| task.fits(agent)) {
             self.emit(TaskAssigned { task, to: uid, claimed: true });
         }

@@ -48,7 +48,6 @@ impl Batch<'_> {
         let Some(task) = self.state.tasks.get(id) else { return };
         let agent = self.state.agents.iter().find(|(uid, agent)| {
             agent.spec.mode == Mode::Task
-                && agent.spec.autostart
                 && agent.process == Process::Idle
                 && !agent.removed
                 && self.state.executes(**uid)

@@ -1,12 +1,14 @@
 //! What others ask the state.
 
-use super::{Agent, Cursor, Process, State};
+use super::{Agent, Cursor, Handoff, Process, State, Task};
 use crate::core::INBOX;
 use crate::core::event::{Event, MessagePublished, RunRef};
 use crate::core::fact::{TaskRun, Want};
 use crate::core::spec::{Limits, Mode};
 use crate::core::view::{MissionStateName, Receipt, ReceiptState};
-use crate::ids::{AgentName, AgentUid, BlobHash, Seq, SubscriptionName, Timestamp};
+use crate::ids::{
+    AgentName, AgentUid, BlobHash, HandoffId, Seq, SubscriptionName, TaskId, Timestamp,
+};
 use std::collections::BTreeSet;
 
 /// A snapshot that can't be read.
@@ -100,6 +102,22 @@ impl State {
     /// All agents, also removed ones whose process has not ended yet.
     pub fn all_agents(&self) -> impl Iterator<Item = (AgentUid, &Agent)> {
         self.agents.iter().map(|(uid, agent)| (*uid, agent))
+    }
+
+    /// All tasks that are kept.
+    pub fn tasks(&self) -> impl Iterator<Item = (&TaskId, &Task)> {
+        self.tasks.iter()
+    }
+
+    /// A task that is kept.
+    #[must_use]
+    pub fn task(&self, id: &TaskId) -> Option<&Task> {
+        self.tasks.get(id)
+    }
+
+    /// All handoffs that are kept, oldest first.
+    pub fn handoffs(&self) -> impl DoubleEndedIterator<Item = (HandoffId, &Handoff)> {
+        self.handoffs.iter().map(|(id, handoff)| (*id, handoff))
     }
 
     /// The name of an agent, also of a former one.
