@@ -10,6 +10,7 @@
 //! peer leaves answers unread, while 256 requests are unanswered, or while the owner has 4 MiB of
 //! requests on their way.
 
+use std::future::Future;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{AcquireError, Semaphore, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::identity;
@@ -140,6 +141,26 @@ async fn is_hung_up(stream: &UnixStream) -> bool {
     ready.is_ok_and(|ready| ready.is_write_closed())
 }
 
+/// Waits for `event`, but not for a peer that has gone meanwhile: then none.
+async fn unless_gone<T>(conn: &Conn, event: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        happened = event => Some(happened),
+        () = gone(&conn.stream) => None,
+    }
+}
+
+/// Waits until the peer has closed both directions.
+async fn gone(stream: &UnixStream) {
+    // The mask of `PRIORITY` has the end of reading in it, and is not set by mere data.
+    if stream.ready(Interest::PRIORITY).await.is_ok() {
+        match stream.ready(Interest::WRITABLE).await {
+            Ok(ready) if !ready.is_write_closed() => std::future::pending().await,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
 /// Waits until the queue is written.
 pub(super) async fn written(conn: &Conn) {
     while !conn.outbox.is_empty() {
@@ -194,7 +215,9 @@ async fn serve(conn: &Arc<Conn>, reader: &Reader, lines: &mut Lines<'_>) -> io::
         }
         let mut start = 0;
         while let Some(end) = lines.line_end(start) {
-            conn.outbox.wait_for_room().await;
+            if unless_gone(conn, conn.outbox.wait_for_room()).await.is_none() {
+                return Ok(End::Closed);
+            }
             if let Some(end) =
                 request(conn, reader, &lines.buffer[start..end], &mut is_greeted).await
             {
@@ -246,13 +269,17 @@ async fn request(
         return None;
     }
     let bytes = u32::try_from(line.len().clamp(1, INBOUND_BYTES)).unwrap_or(u32::MAX);
-    // Neither is ever closed while the connection lives.
-    let outstanding = Arc::clone(&conn.outstanding).acquire_owned().await.ok()?;
-    let inbound = Arc::clone(&conn.owner.inbound).acquire_many_owned(bytes).await.ok()?;
+    let permits = async {
+        let outstanding = Arc::clone(&conn.outstanding).acquire_owned().await?;
+        let inbound = Arc::clone(&conn.owner.inbound).acquire_many_owned(bytes).await?;
+        Ok::<_, AcquireError>([outstanding, inbound])
+    };
+    // The semaphores are never closed.
+    let Some(Ok(permits)) = unless_gone(conn, permits).await else { return Some(End::Closed) };
     let at = (reader.clock)();
     conn.owner.hears(at);
     let inbound = Inbound {
-        ticket: Ticket::new(Arc::clone(conn), frame.id, [outstanding, inbound]),
+        ticket: Ticket::new(Arc::clone(conn), frame.id, permits),
         who: conn.owner.who,
         pid: conn.pid,
         method: frame.method,

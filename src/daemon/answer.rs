@@ -27,20 +27,48 @@ pub(super) enum Output {
         _pins: Vec<Blob>,
     },
     /// A refusal.
-    Refused { ticket: Ticket, denied: Denied },
+    Refused {
+        ticket: Ticket,
+        denied: Denied,
+    },
     /// The answer to `hello`.
-    Hello { ticket: Ticket, who: Caller, hello: Hello, agent: Option<Box<AgentView>> },
+    Hello {
+        ticket: Ticket,
+        who: Caller,
+        hello: Hello,
+        agent: Option<Box<AgentView>>,
+    },
     /// An `ack` that the hub is to know of.
-    Acked { ticket: Ticket, uid: AgentUid, ack: Ack, reply: Result<Reply, Denied> },
+    Acked {
+        ticket: Ticket,
+        uid: AgentUid,
+        ack: Ack,
+        reply: Result<Reply, Denied>,
+    },
     /// What the hub carries out.
-    Subscribe { ticket: Ticket, ask: Subscribe },
-    Fetch { ticket: Ticket, ask: Fetch, may_audit: bool },
-    Audit { ticket: Ticket, ask: AuditRead },
+    Subscribe {
+        ticket: Ticket,
+        ask: Subscribe,
+    },
+    Fetch {
+        ticket: Ticket,
+        ask: Fetch,
+        may_audit: bool,
+    },
+    Audit {
+        ticket: Ticket,
+        ask: AuditRead,
+    },
     Ephemeral(Box<Ephemeral>),
     /// `mission.stop`, answered when everything has ended.
-    Stop { ticket: Ticket, grace_ms: Option<u64> },
+    Stop {
+        ticket: Ticket,
+        grace_ms: Option<u64>,
+    },
     /// Nothing to say; lets blobs go.
-    Pins { _pins: Vec<Blob> },
+    Pins {
+        _pins: Vec<Blob>,
+    },
 }
 
 impl Output {

@@ -118,7 +118,7 @@ fn run_unit(unit: &Unit) -> Result<String, config::commands::CommandError> {
         Unit::Install { name, file } => {
             let host = Host::current().map_err(config::ConfigError::from)?;
             unit_install(&home, name, file, &host)
-        },
+        }
         Unit::Remove { name } => unit_remove(&home, name),
     }
 }
@@ -156,9 +156,13 @@ fn run(args: &Start) -> ExitCode {
         complain(&warning.to_string());
     }
     if nix::unistd::geteuid().is_root() {
-        complain("warning: missiond runs as root and needs no privilege: agents are safer below an ordinary user");
+        complain(
+            "warning: missiond runs as root and needs no privilege: agents are safer below an ordinary user",
+        );
     }
-    if args.background && let Err(error) = detach::leave_terminal() {
+    if args.background
+        && let Err(error) = detach::leave_terminal()
+    {
         return fail(&error, 1);
     }
     let detached = if args.background { Detached::Waited } else { Detached::No };
@@ -197,7 +201,9 @@ fn detach(args: &Start) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Outcome::Partly { pid, why }) => {
-            complain(&format!("error: {why}\n  note: the mission goes on in the background (pid {pid})"));
+            complain(&format!(
+                "error: {why}\n  note: the mission goes on in the background (pid {pid})"
+            ));
             ExitCode::FAILURE
         }
         Ok(Outcome::Ended { code, output }) => {

@@ -70,7 +70,12 @@ pub(super) fn output(stdout: &[u8], truncated: bool, limits: &Limits) -> Option<
 }
 
 /// Stores what lies in a task's checkpoint directory.
-pub(super) fn checkpoint_dir(ground: &Ground, agent: &AgentName, task: &TaskId, limits: &Limits) -> Left {
+pub(super) fn checkpoint_dir(
+    ground: &Ground,
+    agent: &AgentName,
+    task: &TaskId,
+    limits: &Limits,
+) -> Left {
     let root = ground.dirs.agent(agent).task(task).join("checkpoint");
     let mut left = Left::default();
     let mut paths = Vec::new();
@@ -206,7 +211,8 @@ pub(super) fn named_files(
 /// The root that holds a path, and the path below it.
 fn place<'a>(roots: &'a [PathBuf], path: &Path) -> Option<(&'a PathBuf, PathBuf)> {
     let plain = |path: &Path| {
-        path.components().all(|part| matches!(part, Component::Normal(_))) && path.file_name().is_some()
+        path.components().all(|part| matches!(part, Component::Normal(_)))
+            && path.file_name().is_some()
     };
     if path.is_absolute() {
         // The deepest root: a home may lie in the workspace.
@@ -243,7 +249,8 @@ mod tests {
     #[test]
     fn stdout_is_the_result_as_json_or_as_text() {
         let limits = Limits { max_content: 40, ..Limits::default() };
-        let of = |text: &str, cut| output(text.as_bytes(), cut, &limits).map(|j| j.get().to_owned());
+        let of =
+            |text: &str, cut| output(text.as_bytes(), cut, &limits).map(|j| j.get().to_owned());
         assert_eq!(of(" {\"a\": 1}\n", false).as_deref(), Some("{\"a\": 1}"));
         assert_eq!(of("all good\n", false).as_deref(), Some("\"all good\""));
         assert_eq!(of("{} {}", false).as_deref(), Some("\"{} {}\""));

@@ -107,11 +107,7 @@ impl Jobs {
             let success = outcome.exit.is_success();
             let output = collect::output(&outcome.stdout, outcome.truncated, &limits);
             let left = collect::checkpoint_dir(ground, &agent, &outcome.run.task, &limits);
-            Done::Collected {
-                outcome: Box::new(outcome),
-                output: output.filter(|_| success),
-                left,
-            }
+            Done::Collected { outcome: Box::new(outcome), output: output.filter(|_| success), left }
         });
     }
 

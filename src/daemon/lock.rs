@@ -59,7 +59,9 @@ impl MissionLock {
             .map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Held { pid: written(&mut file) }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(LockError::Held { pid: written(&mut file) });
+            }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let stale = written(&mut file);

@@ -150,7 +150,9 @@ impl Daemon {
         let Some(name) = self.pipeline.durable().name_of(uid).cloned() else { return };
         let dirs = self.ground.dirs.agent(&name);
         let failed = match dirs.prepare() {
-            Ok(()) => self.hub.listen_agent(uid, &name, &dirs.socket()).err().map(|e| e.to_string()),
+            Ok(()) => {
+                self.hub.listen_agent(uid, &name, &dirs.socket()).err().map(|e| e.to_string())
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(why) = failed {

@@ -132,13 +132,12 @@ pub(super) fn prepare(
         environment: environment(ground, config, &dirs, &mission)?,
         plan,
         stdin,
-        capture_stdout: task.is_some().then(|| usize::try_from(launch.max_content)).transpose()
+        capture_stdout: task
+            .is_some()
+            .then(|| usize::try_from(launch.max_content))
+            .transpose()
             .map_err(|_| SetupFailure { step: "limit max_content".into(), errno: 0 })?,
-        log: LogSpec {
-            dir: dirs.log(),
-            max_bytes: config.log.max_bytes,
-            keep: config.log.keep,
-        },
+        log: LogSpec { dir: dirs.log(), max_bytes: config.log.max_bytes, keep: config.log.keep },
         lock: Some(dirs.lock()),
         lock_timeout: LOCK_TIMEOUT,
         park: launch.stage == Stage::Launch { parked: true },
@@ -179,7 +178,9 @@ impl TaskPlace {
             }
         }
         let content = |at: Option<Seq>| {
-            at.map(|at| ground.content(at)).transpose().map(Option::flatten)
+            at.map(|at| ground.content(at))
+                .transpose()
+                .map(Option::flatten)
                 .map_err(|error| refused("read the log", &error))
         };
         let part = match &task.checkpoint {
@@ -265,8 +266,8 @@ fn restore(
     json: Option<&Json>,
 ) -> Result<(), RestoreError> {
     // Paths below are resolved beneath this descriptor, whatever an agent has put there.
-    let dir = open_dir(root)
-        .map_err(|source| RestoreError::Open { path: root.to_owned(), source })?;
+    let dir =
+        open_dir(root).map_err(|source| RestoreError::Open { path: root.to_owned(), source })?;
     let place = |hash, path: &str, mode| {
         let restored = ground.blobs.restore(hash, dir.as_fd(), &below.join(path), mode);
         restored.map_err(|source| RestoreError::Blob { path: path.to_owned(), source })
@@ -330,7 +331,8 @@ fn environment(
     let mut declared: Vec<_> =
         config.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let variable = |name: &str| std::env::var_os(name);
-    declared.extend(secrets::resolve(config, variable).map_err(|error| refused("secrets", &error))?);
+    declared
+        .extend(secrets::resolve(config, variable).map_err(|error| refused("secrets", &error))?);
     let (home, tmp) = (dirs.home(), dirs.tmp());
     policy::environment(&EnvironmentRequest {
         level: config.level,
@@ -359,7 +361,10 @@ fn plan(
         handoff: Some(task.map_or_else(|| dirs.handoff(), |task| task.handoff.clone())),
         bus: Some(dirs.bus().to_owned()),
         missionctl: ground.missionctl_dir.clone(),
-        extra_read: config.read.iter().cloned()
+        extra_read: config
+            .read
+            .iter()
+            .cloned()
             // The task file lies beside what the agent may write.
             .chain(task.and_then(|task| task.file.parent()).map(Path::to_owned))
             .collect(),

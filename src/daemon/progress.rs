@@ -44,7 +44,8 @@ impl Daemon {
                 | Process::Stopped => {}
                 Process::Idle | Process::Waiting { .. } | Process::Starting { .. } => return,
                 Process::Failed { reason } => {
-                    failed = Some(format!("agent `{}` can't be started: {reason}", agent.spec.name));
+                    failed =
+                        Some(format!("agent `{}` can't be started: {reason}", agent.spec.name));
                 }
             }
         }
@@ -99,7 +100,9 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
             let text = format!("started, run {}", e.generation);
             Some(("mission".into(), text, Tone::Faint))
         }
-        Event::MissionStopping(e) => Some(("mission".into(), format!("stopping: {}", e.why), Tone::Plain)),
+        Event::MissionStopping(e) => {
+            Some(("mission".into(), format!("stopping: {}", e.why), Tone::Plain))
+        }
         Event::MissionStopped(_) => Some(("mission".into(), "stopped".into(), Tone::Faint)),
         Event::AgentRemoved(e) => agent(e.agent, format!("removed: {}", e.why), Tone::Plain),
         Event::AgentRoleChanged(e) => agent(e.agent, format!("is {} now", e.role), Tone::Plain),
@@ -108,15 +111,16 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
         }
         Event::AgentStarted(e) => {
             let run = state.agent(e.agent).and_then(|agent| match &agent.process {
-                Process::Starting { run: Some(run), .. } | Process::Running { run: Some(run), .. } => {
-                    Some(format!(" on {}", run.task))
-                }
+                Process::Starting { run: Some(run), .. }
+                | Process::Running { run: Some(run), .. } => Some(format!(" on {}", run.task)),
                 _ => None,
             });
             let text = format!("runs{} (pid {})", run.unwrap_or_default(), e.pid);
             agent(e.agent, text, Tone::Plain)
         }
-        Event::AgentStopping(e) => agent(e.agent, format!("stopping: {}", stop_why(e.why)), Tone::Plain),
+        Event::AgentStopping(e) => {
+            agent(e.agent, format!("stopping: {}", stop_why(e.why)), Tone::Plain)
+        }
         Event::AgentEnded(e) => {
             let (next, bad) = match &e.next {
                 AfterEnd::Idle | AfterEnd::Ended => (String::new(), false),
@@ -133,7 +137,9 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
                     format!("not started: {step}: {} ({errno:?})", errno.desc().to_lowercase())
                 }
                 Exit::SetupFailed { step, .. } => format!("not started: {step}"),
-                exit @ (Exit::Exited(_) | Exit::Signaled(_) | Exit::Lost) => format!("ended: {exit}"),
+                exit @ (Exit::Exited(_) | Exit::Signaled(_) | Exit::Lost) => {
+                    format!("ended: {exit}")
+                }
             };
             let tone = if bad { Tone::Bad } else { Tone::Faint };
             agent(e.agent, format!("{how}{next}"), tone)
@@ -169,7 +175,11 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
                 1 => " with 1 file".to_owned(),
                 n => format!(" with {n} files"),
             };
-            task(&e.task, format!("checkpoint c-{}{files} by {}", logged.seq, name(state, e.by)), Tone::Faint)
+            task(
+                &e.task,
+                format!("checkpoint c-{}{files} by {}", logged.seq, name(state, e.by)),
+                Tone::Faint,
+            )
         }
         Event::TaskCompleted(e) => {
             let by = match &logged.actor {
@@ -186,7 +196,11 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
         }
         Event::HandoffRequested(e) => {
             let (from, to) = (name(state, e.from), name(state, e.to));
-            task(&e.task, format!("handoff h-{} from {from} to {to} requested", logged.seq), Tone::Plain)
+            task(
+                &e.task,
+                format!("handoff h-{} from {from} to {to} requested", logged.seq),
+                Tone::Plain,
+            )
         }
         Event::HandoffAccepted(e) => handoff(state, e.handoff, "accepted", Tone::Plain),
         Event::HandoffQuiesced(_) => None,

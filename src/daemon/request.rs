@@ -44,15 +44,7 @@ impl Daemon {
         let grant = |right| Request::Bus(right);
         let (request, output) = match call {
             Call::CheckpointSave(save) => {
-                let inbound = Inbound {
-                    ticket,
-                    who,
-                    pid,
-                    method,
-                    call: Call::Heartbeat,
-                    key,
-                    at,
-                };
+                let inbound = Inbound { ticket, who, pid, method, call: Call::Heartbeat, key, at };
                 return self.save(inbound, save);
             }
             Call::Core(request) => {
@@ -66,15 +58,24 @@ impl Daemon {
                 }
                 let reply = step.reply.unwrap_or_else(|| Err(silent()));
                 let output = match (acked, &who, reply.is_ok()) {
-                    (Some(ack), Caller::Agent(uid), true) => Output::Acked { ticket, uid: *uid, ack, reply },
+                    (Some(ack), Caller::Agent(uid), true) => {
+                        Output::Acked { ticket, uid: *uid, ack, reply }
+                    }
                     _ => Output::Reply { ticket, who, method, reply, _pins: Vec::new() },
                 };
                 return self.pipeline.park(step.after, output);
             }
             Call::Hello(hello) => return self.hello(at, ticket, who, hello),
-            Call::Heartbeat => {
-                (grant(BusRight::Greet), Output::Reply { ticket, who, method, reply: Ok(crate::core::view::Reply::Done), _pins: Vec::new() })
-            }
+            Call::Heartbeat => (
+                grant(BusRight::Greet),
+                Output::Reply {
+                    ticket,
+                    who,
+                    method,
+                    reply: Ok(crate::core::view::Reply::Done),
+                    _pins: Vec::new(),
+                },
+            ),
             Call::Subscribe(ask) => (grant(BusRight::Receive), Output::Subscribe { ticket, ask }),
             Call::Fetch(ask) => {
                 let may_audit = self.permissions(&who).has(Permission::Audit);

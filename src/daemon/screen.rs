@@ -74,7 +74,8 @@ impl Screen {
             Tone::Good => "\x1b[32m",
             Tone::Bad => "\x1b[31m",
         };
-        let (on, off) = if self.colour && !colour.is_empty() { (colour, "\x1b[0m") } else { ("", "") };
+        let (on, off) =
+            if self.colour && !colour.is_empty() { (colour, "\x1b[0m") } else { ("", "") };
         let time = clock_time(at, matches!(self.sink, Sink::File(_)));
         self.write(&format!("{time}  {subject:<12} {on}{}{off}\n", clean(text)));
     }

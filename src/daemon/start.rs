@@ -111,7 +111,8 @@ impl StartError {
     #[must_use]
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            StartError::Lock(LockError::Held { .. }) | StartError::Open(OpenError::Locked { .. }) => 5,
+            StartError::Lock(LockError::Held { .. })
+            | StartError::Open(OpenError::Locked { .. }) => 5,
             StartError::Open(OpenError::Full { .. }) | StartError::Blobs(BlobError::Full) => 75,
             StartError::Dirs(_) => 2,
             _ => 1,
@@ -123,7 +124,11 @@ impl StartError {
 ///
 /// # Errors
 /// See [`StartError`]; whatever was started has been ended.
-pub(super) fn start(mission: Mission, places: &Places, options: Options) -> Result<Started, StartError> {
+pub(super) fn start(
+    mission: Mission,
+    places: &Places,
+    options: Options,
+) -> Result<Started, StartError> {
     let process = |what| move |source| StartError::Process { what, source };
     let dirs = places.of(&mission.spec.name).prepare()?;
     let lock = MissionLock::take(&dirs.lock())?;
@@ -132,7 +137,8 @@ pub(super) fn start(mission: Mission, places: &Places, options: Options) -> Resu
     }
     // Before any thread: what it forks must not hold anybody's locks.
     become_supervisor().map_err(process("become a supervisor of processes"))?;
-    let nofile = crate::sys::rlimit::raise_nofile().map_err(process("raise the limit of open files"))?;
+    let nofile =
+        crate::sys::rlimit::raise_nofile().map_err(process("raise the limit of open files"))?;
     let launcher = Launcher::spawn(Path::new("/proc/self/exe"))?;
 
     let mut screen = match options.detached.is_detached() {

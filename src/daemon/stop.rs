@@ -68,7 +68,8 @@ impl Daemon {
     pub(super) fn signalled(&mut self, now: Timestamp, name: &str) {
         let again = self.stopping.as_ref().is_some_and(|stopping| stopping.signals > 0);
         if !again {
-            self.screen.note(&format!("{name}: stopping all agents; once more to kill them at once"));
+            self.screen
+                .note(&format!("{name}: stopping all agents; once more to kill them at once"));
             let why = name.to_owned();
             self.tell(now, Fact::StopRequested { why: why.clone() });
             self.begin_stop(now, &why, None);
@@ -110,9 +111,11 @@ impl Daemon {
     fn called(&self, who: &Caller) -> String {
         match who {
             Caller::Operator => "operator".to_owned(),
-            Caller::Agent(uid) => {
-                self.pipeline.durable().name_of(*uid).map_or_else(|| uid.to_string(), ToString::to_string)
-            }
+            Caller::Agent(uid) => self
+                .pipeline
+                .durable()
+                .name_of(*uid)
+                .map_or_else(|| uid.to_string(), ToString::to_string),
         }
     }
 

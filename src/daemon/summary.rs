@@ -80,7 +80,8 @@ pub(super) fn render(state: &State, now: Timestamp) -> String {
         }
         table(&mut out, &rows);
     }
-    let mut rows = vec![["AGENT", "ROLE", "TASKS", "RESTARTS", "LAST EXIT"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["AGENT", "ROLE", "TASKS", "RESTARTS", "LAST EXIT"].map(str::to_owned).to_vec()];
     for (uid, agent) in state.all_agents() {
         let done = state.tasks.values().filter(|task| match &task.state {
             TaskState::Settled(settled) => {
@@ -93,7 +94,10 @@ pub(super) fn render(state: &State, now: Timestamp) -> String {
             agent.role.to_string(),
             done.count().to_string(),
             agent.restarts.to_string(),
-            agent.last_exit.as_ref().map_or_else(|| "-".to_owned(), |exit| clean(&exit.to_string())),
+            agent
+                .last_exit
+                .as_ref()
+                .map_or_else(|| "-".to_owned(), |exit| clean(&exit.to_string())),
         ]);
     }
     table(&mut out, &rows);

@@ -33,7 +33,11 @@ struct Actor {
 enum Phase {
     Preparing,
     Queued(Box<LaunchSpec>),
-    Live { handle: Box<ShimHandle>, at: At, go: bool },
+    Live {
+        handle: Box<ShimHandle>,
+        at: At,
+        go: bool,
+    },
     /// Its shim was lost; what it left is being ended.
     Sweeping,
     Collecting,
@@ -112,7 +116,9 @@ impl Supervisor {
     pub fn wanted(&mut self, now: Timestamp, uid: AgentUid, want: Want, out: &mut Vec<Order>) {
         match want {
             Want::Nothing => self.stop(now, uid, 0, out),
-            Want::Run { incarnation, run, parked } => self.run(now, uid, incarnation, run, parked, out),
+            Want::Run { incarnation, run, parked } => {
+                self.run(now, uid, incarnation, run, parked, out)
+            }
             Want::Stop { incarnation, grace_ms, .. } => {
                 if self.actors.get(&uid).is_some_and(|actor| actor.incarnation == incarnation) {
                     self.stop(now, uid, grace_ms, out);
@@ -328,12 +334,7 @@ impl Supervisor {
     }
 
     /// The channel has said its last.
-    fn ended(
-        &mut self,
-        uid: AgentUid,
-        stdout: Option<(Vec<u8>, bool)>,
-        out: &mut Vec<Order>,
-    ) {
+    fn ended(&mut self, uid: AgentUid, stdout: Option<(Vec<u8>, bool)>, out: &mut Vec<Order>) {
         let Some(actor) = self.actors.get_mut(&uid) else { return };
         let Phase::Live { handle, .. } = &actor.phase else { return };
         if let Some(shim) = handle.shim() {
@@ -458,7 +459,8 @@ fn view_of(exit: Exit) -> view::Exit {
         Exit::Exited(code) => view::Exit::Exited(code),
         Exit::Signaled(signal) => view::Exit::Signaled(signal),
         Exit::SetupFailed { step, errno, detail } => {
-            let step = if detail.is_empty() { step.to_string() } else { format!("{step} {detail}") };
+            let step =
+                if detail.is_empty() { step.to_string() } else { format!("{step} {detail}") };
             view::Exit::SetupFailed { step, errno }
         }
         Exit::Lost => view::Exit::Lost,

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const SOCKET: &str = "MISSIOND_TEST_PEER_SOCKET";
+const SHIM: &str = "MISSIOND_TEST_PEER_SHIM";
 const BEFORE: &str = "MISSIOND_TEST_PEER_BEFORE";
 
 /// Not a test of its own: what a peer does. It connects, says its pid, and waits for the end.
@@ -87,17 +88,42 @@ fn no_new_privs_is_seen_whatever_the_peer_does_to_its_ancestry() {
     assert!(!pids(&peer).contains(&child.id()), "its first parent is gone");
 }
 
+/// Not a test of its own: what a shim does. It adopts orphans and stays until its input ends.
 #[test]
-fn a_double_fork_with_setsid_stays_below_its_subreaper() {
+fn shim_process() {
+    let Some(line) = std::env::var_os(SHIM) else { return };
+    super::super::process::become_subreaper().unwrap();
+    let mut payload = Command::new("sh").arg("-c").arg(line).env_remove(SHIM).spawn().unwrap();
+    payload.wait().unwrap();
+    let _ = io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn a_double_fork_with_setsid_stays_below_its_shim() {
     let rig = rig();
-    // The grandchild's parent has ended; we are no subreaper, so it falls to one above us.
-    let mut child = shell("(setsid $PEER &) ; exec sleep 20", &rig.path);
+    let program = std::env::current_exe().unwrap();
+    let mut shim = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL"])
+        .arg(&program)
+        .args(["--exact", "sys::peer::tests::shim_process"])
+        .env(SHIM, "setsid sh -c '(setsid $PEER &) ; true' & wait")
+        .env("PEER", format!("{} --exact sys::peer::tests::peer_process", program.display()))
+        .env(SOCKET, &rig.path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let (stream, pid) = rig.accept();
+    let anchor = process_id(shim.id()).unwrap();
+    // The processes between may just be ending: then the chain is that of the orphan already.
     let peer = Peer::of(stream.as_fd()).unwrap();
-    assert_eq!(pids(&peer)[0], pid);
-    assert!(!pids(&peer).contains(&child.id()), "nobody but a subreaper keeps orphans");
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert_eq!(peer.chain[0].pid, pid);
+    assert!(peer.chain.contains(&anchor), "{peer:?}");
+    // And once more when the shim is gone: killing it does not make an operator, nor the agent.
+    shim.kill().unwrap();
+    shim.wait().unwrap();
+    let peer = Peer::of(stream.as_fd()).unwrap();
+    assert!(!peer.chain.contains(&anchor));
 }
 
 #[test]

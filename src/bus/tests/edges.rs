@@ -101,6 +101,21 @@ async fn beyond_256_outstanding_requests_nothing_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_goes_while_nothing_is_read_cancels_its_waits() {
+    let mut rig = Rig::new();
+    let mut b = rig.connect("b").await;
+    for _ in 0..300 {
+        rig.serve(b.ask("fetch", json!({"wait_ms": 600_000}))).await;
+    }
+    rig.serve(tokio::time::sleep(Duration::from_millis(10))).await;
+    assert!(rig.hub.next_deadline().is_some());
+    drop(b);
+    rig.serve(tokio::time::sleep(Duration::from_millis(10))).await;
+    assert_eq!(rig.arrivals, ["disconnected"]);
+    assert_eq!(rig.hub.next_deadline(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dropped_request_is_answered_unavailable() {
     let mut rig = Rig::new();
     let mut b = rig.connect("b").await;
