@@ -3,6 +3,7 @@
 mod delivery;
 mod doors;
 mod edges;
+mod model;
 
 use std::future::Future;
 use std::path::PathBuf;
