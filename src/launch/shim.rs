@@ -62,6 +62,7 @@ struct Shim<'a> {
     stdout: Stream,
     stderr: Stream,
     status: Option<std::fs::File>,
+    parks: bool,
     go: Option<OwnedFd>,
     payload: Process,
     executing: bool,
@@ -140,6 +141,7 @@ impl<'a> Shim<'a> {
                 stdout,
                 stderr,
                 status: Some(status_read.into()),
+                parks: spec.park,
                 go: Some(go_write),
                 payload: Process { pid, start: *start.as_ref().unwrap_or(&0) },
                 executing: false,
@@ -197,8 +199,16 @@ impl<'a> Shim<'a> {
             self.stderr.as_fd(),
             self.status.as_ref().map(AsFd::as_fd),
         ];
-        let mut fds: Vec<PollFd<'_>> =
-            sources.iter().flatten().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+        // The payload's status is of interest when it is complete: the exec or the exit closes it.
+        // Waking for the mark just before would only take the processor from the exec.
+        let status = if self.parks { PollFlags::POLLIN } else { PollFlags::empty() };
+        let events =
+            [PollFlags::POLLIN, PollFlags::POLLIN, PollFlags::POLLIN, PollFlags::POLLIN, status];
+        let mut fds: Vec<PollFd<'_>> = sources
+            .iter()
+            .zip(events)
+            .filter_map(|(source, events)| source.map(|fd| PollFd::new(fd, events)))
+            .collect();
         // An error (no memory, say) is a reason to look at everything, not to stop looking.
         let failed = poll(&mut fds, timeout).is_err();
         let mut polled = fds.iter();
