@@ -29,7 +29,7 @@ for file in $files; do
     if [ -n "$hand_over_to" ] && [ $((done * 2)) -ge "$total" ]; then
         # Half is done. When the other one accepts, this process is stopped and the checkpoint goes
         # along. Should nobody accept, the work goes on here.
-        missionctl task update --progress 50 --message "$done of $total files are counted" >&2
+        missionctl task update --progress 50 --note "$done of $total files are counted" >&2
         missionctl handoff . "$hand_over_to" >&2 || true
         hand_over_to=
     fi
