@@ -48,12 +48,15 @@ impl Clone {
     }
 
     fn start(&self, arguments: &[&str]) -> Output {
+        self.missiond(&["start"], &[arguments, &["examples/quickstart/mission.toml"]].concat())
+    }
+
+    fn missiond(&self, command: &[&str], arguments: &[&str]) -> Output {
         let output = Command::new("timeout")
             .args(["--kill-after=10", SECONDS])
             .arg(env!("CARGO_BIN_EXE_missiond"))
-            .arg("start")
+            .args(command)
             .args(arguments)
-            .arg("examples/quickstart/mission.toml")
             .current_dir(self.path("clone"))
             .env("XDG_RUNTIME_DIR", self.path("run"))
             .env("XDG_STATE_HOME", self.path("state"))
@@ -163,4 +166,17 @@ fn half_of_a_task_is_handed_over_and_nothing_is_counted_twice() {
     assert!(!clone.path("clone/examples/quickstart/out/report.md").exists());
     clone.start(&["--fresh"]);
     assert_eq!(clone.report(), report);
+}
+
+#[test]
+fn the_starter_mission_runs_as_it_is() {
+    let test = "the_starter_mission_runs_as_it_is";
+    if support::skip_without_landlock(test, 1) || support::skip_without_seccomp(test) {
+        return;
+    }
+    let clone = Clone::new();
+    clone.missiond(&["init"], &["first"]);
+    let said = clone.missiond(&["start"], &["first/mission.toml"]);
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("mission first: tasks 2 completed"), "{said}");
 }
