@@ -17,15 +17,15 @@ until = "stopped"
 [agents.a]
 role = "write"
 command = ["sh", "-c", '''
-missionctl inbox --follow | while read -r line; do
+missionctl -o jsonl inbox --follow | while read -r line; do
     case $line in
     *'"type":"task_assign"'*)
         missionctl ack "$(echo "$line" | sed 's/.*"seq":\([0-9]*\).*/\1/')"
-        missionctl task update t1 --progress 10 ;;
+        missionctl task update t1 --epoch current --progress 10 ;;
     *'"type":"handoff_accept"'*)
         missionctl ack "$(echo "$line" | sed 's/.*"seq":\([0-9]*\).*/\1/')"
         echo "from a" > "$MISSION_WORKSPACE/part.txt"
-        missionctl checkpoint save t1 --json '{"line": 17}' --file part.txt ;;
+        missionctl checkpoint save --task t1 --epoch current --json '{"line": 17}' --file part.txt ;;
     *) missionctl ack "$(echo "$line" | sed 's/.*"seq":\([0-9]*\).*/\1/')" ;;
     esac
 done
@@ -33,10 +33,10 @@ done
 [agents.b]
 role = "write"
 command = ["sh", "-c", '''
-missionctl inbox --follow | while read -r line; do
+missionctl -o jsonl inbox --follow | while read -r line; do
     missionctl ack "$(echo "$line" | sed 's/.*"seq":\([0-9]*\).*/\1/')"
     case $line in
-    *'"type":"handoff_request"'*) missionctl handoff accept ;;
+    *'"type":"handoff_request"'*) missionctl handoff accept --complete "$(echo "$line" | sed 's/.*"handoff":"\(h-[0-9]*\)".*/\1/')" ;;
     esac
 done
 ''']
@@ -161,7 +161,7 @@ async fn what_is_not_allowed_unknown_or_not_the_sources_is_refused_with_its_exit
     let (daemon, mut operator) = up(&bench).await;
     operator.event("agent_started", |_| true).await;
     let cases: [(&[&str], i32); 5] = [
-        (&["handoff", "a", "reader", "t1", "--no-wait"], 4),
+        (&["handoff", "a", "reader", "t1", "--no-wait"], 5),
         (&["handoff", "a", "nobody", "t1", "--no-wait"], 3),
         (&["handoff", "a", "b", "no-such-task", "--no-wait"], 3),
         (&["handoff", "a", "b", "t2", "--no-wait"], 5),
@@ -175,7 +175,7 @@ async fn what_is_not_allowed_unknown_or_not_the_sources_is_refused_with_its_exit
         let ask = json!({"from": from, "to": to, "task": task});
         operator.refused(Method::HandoffRequest, ask)
     };
-    assert_eq!(refused("a", "reader", "t1").await.0, Code::Denied);
+    assert_eq!(refused("a", "reader", "t1").await.0, Code::Conflict);
     assert_eq!(refused("a", "nobody", "t1").await.0, Code::NotFound);
     assert_eq!(refused("a", "b", "t2").await.0, Code::Conflict);
     assert_eq!(refused("a", "a", "t1").await.0, Code::Invalid);
@@ -218,8 +218,8 @@ async fn a_source_that_dies_hands_over_its_last_checkpoint() {
         "*'\"type\":\"handoff_accept\"'*)",
         "*'\"type\":\"handoff_accept\"'*) kill -9 $$ ;;\n    *never*)",
     ).replace(
-        "missionctl task update t1 --progress 10 ;;",
-        "echo early > \"$MISSION_WORKSPACE/part.txt\"; missionctl checkpoint save t1 --json '{\"line\": 3}' --file part.txt ;;",
+        "missionctl task update t1 --epoch current --progress 10 ;;",
+        "echo early > \"$MISSION_WORKSPACE/part.txt\"; missionctl checkpoint save --task t1 --epoch current --json '{\"line\": 3}' --file part.txt ;;",
     ));
     let (daemon, mut operator) = up(&bench).await;
     operator.event("checkpoint_saved", holds("part.txt")).await;
