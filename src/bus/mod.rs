@@ -30,6 +30,7 @@ mod outbox;
 mod pump;
 mod quota;
 mod recent;
+mod subscribe;
 #[cfg(test)]
 mod tests;
 

@@ -108,22 +108,26 @@ pub(super) fn may_receive(state: &State, uid: AgentUid) -> bool {
 }
 
 impl Turn<'_> {
-    /// Whether a message is for a mailbox, and not dealt with.
-    pub(super) fn is_for(&self, mailbox: &Mailbox, message: &Message) -> bool {
-        let is_for = |uid| {
-            let event = message.event();
-            event.is_some_and(|event| self.state.addressed(message.seq(), event, uid))
-        };
-        match mailbox.whose {
-            Whose::OperatorTail => true,
-            Whose::AgentTail(uid) => is_for(uid),
-            Whose::Agent(uid) => {
-                is_for(uid) && {
-                    let cursor = self.state.cursor(uid, &mailbox.name);
-                    !Mailbox::is_acked(cursor, message.seq())
-                }
+    /// Whether a message is addressed to a mailbox.
+    fn is_for(&self, mailbox: &Mailbox, message: &Message) -> bool {
+        match (mailbox.whose, message.event()) {
+            (Whose::OperatorTail, _) => true,
+            (Whose::Agent(uid) | Whose::AgentTail(uid), Some(event)) => {
+                self.state.addressed(message.seq(), event, uid)
             }
+            (Whose::Agent(_) | Whose::AgentTail(_), None) => false,
         }
+    }
+
+    /// Whether a message of the log is for a mailbox, and not dealt with.
+    fn is_open(&self, mailbox: &Mailbox, message: &Message) -> bool {
+        let is_acked =
+            |uid| Mailbox::is_acked(self.state.cursor(uid, &mailbox.name), message.seq());
+        let is_acked = match mailbox.whose {
+            Whose::Agent(uid) => is_acked(uid),
+            Whose::AgentTail(_) | Whose::OperatorTail => false,
+        };
+        !is_acked && self.is_for(mailbox, message)
     }
 
     fn may_receive(&self, mailbox: &Mailbox) -> bool {
@@ -175,7 +179,7 @@ impl Turn<'_> {
     fn take_recent(&self, mailbox: &mut Mailbox) -> bool {
         let Some(messages) = self.recent.after(mailbox.read_upto) else { return false };
         for message in messages {
-            if self.is_for(mailbox, message) {
+            if self.is_open(mailbox, message) {
                 if !mailbox.has_room(message.bytes()) {
                     return true;
                 }
@@ -218,7 +222,7 @@ impl Turn<'_> {
             if message.seq() <= mailbox.read_upto {
                 continue;
             }
-            if self.is_for(mailbox, &message) {
+            if self.is_open(mailbox, &message) {
                 if !mailbox.has_room(message.bytes()) {
                     return;
                 }
