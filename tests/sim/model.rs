@@ -139,9 +139,6 @@ impl Model {
         let epoch = Epoch(logged.seq.0);
         match &logged.event {
             Event::DaemonStarted(_) => {
-                for agent in self.agents.values_mut() {
-                    agent.alive = false;
-                }
                 self.stopping = false;
                 self.stopped = false;
             }

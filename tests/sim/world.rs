@@ -166,7 +166,10 @@ impl World {
     }
 
     fn fact(&mut self, fact: Fact) -> Verdict {
-        self.tick()?;
+        // Nothing is due before the new run of the daemon has begun.
+        if !matches!(fact, Fact::DaemonStarted { .. }) {
+            self.tick()?;
+        }
         self.note(|| format!("fact {fact:?}"));
         self.launcher.arrived(&fact)?;
         self.facts.push(fact.clone());
@@ -190,13 +193,20 @@ impl World {
         ensure!(step.after >= head, "an answer after {} on a state of {head}", step.after);
         match &reply {
             Err(denied) => {
+                // What others had asked for before may be written on the way.
                 let changed = step.events.iter().find(|logged| {
-                    !matches!(logged.event, Event::RequestDenied(_) | Event::DenialsCounted(_))
+                    !matches!(
+                        logged.event,
+                        Event::RequestDenied(_)
+                            | Event::DenialsCounted(_)
+                            | Event::CursorsAdvanced(_)
+                            | Event::TaskProgressed(_)
+                    )
                 });
                 ensure!(changed.is_none(), "refused, but {changed:?}");
                 ensure!(!denied.message.is_empty(), "refused without a word");
             }
-            Ok(_) => self.check_owner(&before, who, &request, &step)?,
+            Ok(_) => self.check_owner(&before, who, &request, key.is_some(), &step)?,
         }
         if let (Request::Ack(ack), Caller::Agent(uid), Ok(_)) = (&request, who, &reply) {
             self.remember_ack(uid, ack);
@@ -210,7 +220,14 @@ impl World {
     }
 
     /// A write that went through came from the owner, under its epoch.
-    fn check_owner(&self, before: &Model, who: Caller, request: &Request, step: &Step) -> Verdict {
+    fn check_owner(
+        &self,
+        before: &Model,
+        who: Caller,
+        request: &Request,
+        is_keyed: bool,
+        step: &Step,
+    ) -> Verdict {
         let (task, epoch) = match request {
             Request::TaskUpdate(r) => (&r.task, r.epoch),
             Request::TaskComplete(r) | Request::TaskFail(r) => (&r.task, r.epoch),
@@ -219,12 +236,17 @@ impl World {
             _ => return Ok(()),
         };
         // The same request again is answered again and changes nothing.
-        let old = step.events.is_empty() && !matches!(request, Request::TaskUpdate(_));
+        let repeats = is_keyed || !matches!(request, Request::TaskUpdate(_));
+        let old = step.events.is_empty() && repeats;
         let Some(known) = before.tasks.get(task).filter(|_| !old) else { return Ok(()) };
-        let Caller::Agent(uid) = who else { return Err(format!("{who:?} wrote to {task}")) };
+        // The operator may do what the owner may, if it knows the epoch.
+        let is_owner = match who {
+            Caller::Agent(uid) => known.owner == Some(uid),
+            Caller::Operator => known.owner.is_some(),
+        };
         ensure!(
-            known.owner == Some(uid) && known.epoch == epoch,
-            "{uid} wrote to {task} under {epoch}, owned by {:?} under {}",
+            is_owner && known.epoch == epoch,
+            "{who:?} wrote to {task} under {epoch}, owned by {:?} under {}",
             known.owner,
             known.epoch
         );
@@ -262,7 +284,7 @@ impl World {
         let fresh = self.now.since_ms(asked.at) < self.spec.limits.key_ttl_ms;
         let limit = usize::try_from(self.spec.limits.keys_per_agent).unwrap();
         let kept = self.asked.iter().filter(|a| a.who == who && a.at >= asked.at).count() < limit;
-        if fresh && kept && !is_read(request) {
+        if fresh && kept {
             ensure!(reply.as_ref() == Ok(&answer), "{key}: first {answer:?}, then {reply:?}");
             ensure!(step.events.is_empty(), "{key} was carried out twice");
         }
@@ -335,7 +357,7 @@ impl World {
             return self.request(again.who, Some(again.key), again.request);
         }
         let (who, request) = ask::request(random, &self.model, &self.callers());
-        let key = (!is_read(&request) && random.percent(25)).then(|| {
+        let key = (!is_repeatable(&request) && random.percent(25)).then(|| {
             self.counter += 1;
             Key::new(&format!("k{}", self.counter)).unwrap()
         });
@@ -649,6 +671,15 @@ impl World {
 
 fn digest(state: &State) -> Result<[u8; 32], String> {
     state.digest().map_err(|error| error.to_string())
+}
+
+/// Reads, acknowledgements and ephemeral messages may come any number of times.
+fn is_repeatable(request: &Request) -> bool {
+    match request {
+        Request::Ack(ack) => ack.nack.is_empty(),
+        Request::Publish(publish) => publish.ephemeral,
+        other => is_read(other),
+    }
 }
 
 fn is_read(request: &Request) -> bool {

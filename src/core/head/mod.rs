@@ -189,11 +189,12 @@ impl Head {
             // What was acknowledged or reported before is to be seen.
             self.flush(now, step);
         }
-        if let Request::Ack(ack) = request {
-            return self.acknowledge(now, who, ack, step);
-        }
-        // A key only where there is something to repeat.
-        let key = key.filter(|_| !request.is_read());
+        // A key only where there is something to repeat: reads and mere acknowledgements are the same
+        // however often they come, a nack counts.
+        let key = key.filter(|_| match &request {
+            Request::Ack(ack) => !ack.nack.is_empty(),
+            other => !other.is_read(),
+        });
         let used = match key {
             None => None,
             Some(key) => match keys::look_up(&self.state, now, who, key, &request)? {
@@ -201,6 +202,16 @@ impl Head {
                 keys::Found::New(used) => Some(used),
             },
         };
+        if let Request::Ack(ack) = request {
+            let reply = self.acknowledge(now, who, ack, step)?;
+            if let Some(used) = used
+                && let Some(event) = keys::used(used, &reply)
+            {
+                let party = party(&self.state, who);
+                self.batch(now, step, |batch| _ = batch.emit_as(party, event.into(), None));
+            }
+            return Ok(reply);
+        }
         let full = matches!(request, Request::Publish(_)) && !self.acks.is_empty();
         let again = if full { Some(request.clone()) } else { None };
         let decision = match (decide(&self.state, now, who, request), again) {
@@ -305,7 +316,8 @@ impl Head {
                     batch.emit_as(party, dead.into(), None);
                 }
             });
-        } else {
+        } else if !self.acks.is_empty() {
+            // Only then is there an event to come: an acknowledgement of nothing waits for nothing.
             step.after = self.state.head.next();
         }
         Ok(Reply::Acked(Acked { upto }))
