@@ -52,6 +52,21 @@ fn no_seed_breaks_the_core() {
     }
 }
 
+/// A simulation that never comes by a handoff says nothing about handoffs.
+#[test]
+fn the_seeds_come_by_every_kind_of_event() {
+    let mut seen = std::collections::BTreeMap::new();
+    for seed in 0..300 {
+        for kind in sim::kinds(seed) {
+            *seen.entry(kind).or_insert(0) += 1;
+        }
+    }
+    println!("{seen:?}");
+    let all = missiond::core::event::Event::KINDS.iter().map(|(kind, _)| *kind);
+    let missing: Vec<_> = all.filter(|kind| !seen.contains_key(kind)).collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
 /// Each fault of a daemon is seen within a few hundred seeds, or the checks check nothing.
 fn is_caught(sabotage: Sabotage) {
     let found = first_failure(0..2_000, sabotage);

@@ -110,7 +110,7 @@ impl Batch<'_> {
                     let Some(of) = self.state.agents.get(&uid) else { continue };
                     if of.spec != spec {
                         if launches_differently(&of.spec, &spec) {
-                            restart.push(uid);
+                            restart.push((uid, of.incarnation));
                         }
                         self.emit(AgentChanged { agent: uid, spec });
                     }
@@ -128,8 +128,11 @@ impl Batch<'_> {
             self.emit_as(Party::Daemon, event, content);
         }
         self.settle();
-        for uid in restart {
-            self.stop(uid, StopWhy::Changed);
+        for (uid, incarnation) in restart {
+            // A start that came after the change is as the file says.
+            if self.live(uid, incarnation).is_some() {
+                self.stop(uid, StopWhy::Changed);
+            }
         }
         self.check_settled();
         self.settle();

@@ -54,10 +54,10 @@ const KINDS: &[(u64, Kind)] = &[
     (2, Kind::Release),
     (1, Kind::Cancel),
     (6, Kind::Save),
-    (8, Kind::Handoff),
-    (8, Kind::Accept),
+    (10, Kind::Handoff),
+    (14, Kind::Accept),
     (1, Kind::Reject),
-    (6, Kind::Finish),
+    (12, Kind::Finish),
     (1, Kind::CallOff),
     (2, Kind::Start),
     (1, Kind::Stop),
@@ -129,8 +129,7 @@ impl Asker<'_> {
             Some((_, task, epoch)) => (task.clone(), *epoch),
             None => (self.any_task(), Epoch(self.random.below(30))),
         };
-        let epoch =
-            if self.random.percent(8) { Epoch(epoch.0.saturating_sub(1)) } else { epoch };
+        let epoch = if self.random.percent(8) { Epoch(epoch.0.saturating_sub(1)) } else { epoch };
         (task, epoch)
     }
 
@@ -181,16 +180,16 @@ impl Asker<'_> {
                 Request::TaskClaim(TaskClaim { task })
             }
             Kind::Handoff => self.handoff(who),
-            Kind::Accept => {
-                Request::HandoffAccept(HandoffRef { handoff: self.any_handoff(who, Stage::Requested) })
-            }
+            Kind::Accept => Request::HandoffAccept(HandoffRef {
+                handoff: self.any_handoff(who, Stage::Requested),
+            }),
             Kind::Reject => Request::HandoffReject(HandoffRefuse {
                 handoff: self.any_handoff(who, Stage::Requested),
                 reason: self.reason(),
             }),
-            Kind::Finish => {
-                Request::HandoffComplete(HandoffRef { handoff: self.any_handoff(who, Stage::Quiesced) })
-            }
+            Kind::Finish => Request::HandoffComplete(HandoffRef {
+                handoff: self.any_handoff(who, Stage::Quiesced),
+            }),
             Kind::CallOff => Request::HandoffCancel(HandoffRefuse {
                 handoff: self.any_handoff(who, Stage::Accepted),
                 reason: self.reason(),
@@ -211,7 +210,11 @@ impl Asker<'_> {
                 Request::AgentPhase(AgentPhase { phase })
             }
             Kind::Read => self.read(),
-            Kind::Update | Kind::Complete | Kind::Fail | Kind::Release | Kind::Cancel
+            Kind::Update
+            | Kind::Complete
+            | Kind::Fail
+            | Kind::Release
+            | Kind::Cancel
             | Kind::Save => self.write(kind, who),
         }
     }

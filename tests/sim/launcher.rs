@@ -155,7 +155,13 @@ impl Launcher {
             // It hangs until somebody stops it.
             1 => {}
             _ if parked => self.report(at, Fact::AgentParked { uid, incarnation }),
-            _ => self.report(at, Fact::AgentStarted { uid, incarnation, pid: 100 }),
+            _ => {
+                self.report(at, Fact::AgentStarted { uid, incarnation, pid: 100 });
+                if random.percent(80) {
+                    let at = at.plus_ms(random.below(100));
+                    self.report(at, Fact::AgentReady { uid, incarnation });
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod ask;
 pub(crate) mod launcher;
 pub(crate) mod model;
 pub(crate) mod random;
+mod rest;
 pub(crate) mod spec;
 pub(crate) mod world;
 
@@ -28,6 +29,11 @@ fn run(seed: u64, sabotage: Sabotage, skipped: &BTreeSet<u64>, traced: bool) -> 
 /// Runs one seed.
 pub(crate) fn check(seed: u64, sabotage: Sabotage) -> Verdict {
     run(seed, sabotage, &BTreeSet::new(), false).0
+}
+
+/// The kinds of events that a seed comes by, and how its mission fared.
+pub(crate) fn kinds(seed: u64) -> BTreeSet<&'static str> {
+    run(seed, Sabotage::None, &BTreeSet::new(), false).1.kinds()
 }
 
 /// The shortest run of a failing seed that still fails in the same way, as text.

@@ -27,6 +27,8 @@ pub(crate) use ensure;
 pub(crate) struct Agent {
     pub(crate) name: AgentName,
     pub(crate) role: RoleName,
+    /// The role that the mission file gives.
+    pub(crate) written: RoleName,
     pub(crate) mode: Mode,
     pub(crate) removed: bool,
     pub(crate) joined: Seq,
@@ -155,6 +157,7 @@ impl Model {
                 let agent = Agent {
                     name: e.spec.name.clone(),
                     role: e.spec.role.clone(),
+                    written: e.spec.role.clone(),
                     mode: e.spec.mode,
                     removed: false,
                     joined: logged.seq,
@@ -166,7 +169,11 @@ impl Model {
             Event::AgentChanged(e) => {
                 let agent = self.agent(e.agent)?;
                 agent.mode = e.spec.mode;
-                agent.role = e.spec.role.clone();
+                // A role given while the mission ran outlives an unchanged file.
+                if agent.written != e.spec.role {
+                    agent.role = e.spec.role.clone();
+                }
+                agent.written = e.spec.role.clone();
             }
             Event::AgentRemoved(e) => self.agent(e.agent)?.removed = true,
             Event::AgentRoleChanged(e) => self.agent(e.agent)?.role = e.role.clone(),
@@ -179,7 +186,9 @@ impl Model {
                 agent.incarnation = e.incarnation;
                 agent.alive = true;
             }
-            Event::AgentParked(_) | Event::AgentStarted(_) | Event::AgentReady(_)
+            Event::AgentParked(_)
+            | Event::AgentStarted(_)
+            | Event::AgentReady(_)
             | Event::AgentStopping(_) => self.alive(&logged.event)?,
             Event::AgentEnded(e) => {
                 self.alive(&logged.event)?;

@@ -28,8 +28,8 @@ use super::spec;
 
 /// A row of the log.
 #[derive(Clone)]
-struct Row {
-    logged: Logged,
+pub(super) struct Row {
+    pub(super) logged: Logged,
     envelope: Vec<u8>,
 }
 
@@ -40,6 +40,7 @@ struct Parked {
     key: Option<Key>,
     request: Request,
     reply: Result<Reply, Denied>,
+    at: Timestamp,
 }
 
 /// A keyed request and what was answered, if the answer got out.
@@ -80,28 +81,28 @@ pub(crate) enum Sabotage {
 }
 
 pub(crate) struct World {
-    seed: u64,
+    pub(super) seed: u64,
     pub(crate) now: Timestamp,
-    spec: MissionSpec,
-    head: Head,
-    model: Model,
-    rows: Vec<Row>,
-    follower: State,
-    durable: Model,
+    pub(super) spec: MissionSpec,
+    pub(super) head: Head,
+    pub(super) model: Model,
+    pub(super) rows: Vec<Row>,
+    pub(super) follower: State,
+    pub(super) durable: Model,
     batch: Vec<Logged>,
     facts: Vec<Fact>,
     parked: Vec<Parked>,
-    launcher: Launcher,
+    pub(super) launcher: Launcher,
     asked: Vec<Asked>,
     /// Acknowledged by whom, as asked for: what a cursor may cover.
-    acked: BTreeSet<(AgentUid, SubscriptionName, Seq)>,
-    acked_upto: BTreeMap<(AgentUid, SubscriptionName), Seq>,
+    pub(super) acked: BTreeSet<(AgentUid, SubscriptionName, Seq)>,
+    pub(super) acked_upto: BTreeMap<(AgentUid, SubscriptionName), Seq>,
     /// What was promised to a client: this row says this.
-    promised: Vec<(Seq, Json)>,
+    pub(super) promised: Vec<(Seq, Json)>,
     released: Seq,
     sabotage: Sabotage,
     faults: bool,
-    counter: u64,
+    pub(super) counter: u64,
     pub(crate) trace: Option<Vec<String>>,
 }
 
@@ -141,7 +142,7 @@ impl World {
     }
 
     /// Takes in what the head did.
-    fn take(&mut self, step: &Step) -> Verdict {
+    pub(super) fn take(&mut self, step: &Step) -> Verdict {
         for logged in &step.events {
             self.note(|| format!("    {} {:?}", logged.seq, logged.event));
             self.model.apply(logged).map_err(|why| format!("event {}: {why}", logged.seq))?;
@@ -215,7 +216,8 @@ impl World {
             self.check_key(who, key, &request, &reply, &step)?;
         }
         let after = step.after;
-        self.parked.push(Parked { after, who, key, request, reply });
+        let at = self.now;
+        self.parked.push(Parked { after, who, key, request, reply, at });
         Ok(())
     }
 
@@ -403,7 +405,8 @@ impl World {
 
     /// What happens rarely, and reports about processes that are gone.
     fn odd_fact(&mut self, random: &mut Random) -> Verdict {
-        let agents: Vec<_> = self.model.agents.iter().map(|(uid, a)| (*uid, a.incarnation)).collect();
+        let agents: Vec<_> =
+            self.model.agents.iter().map(|(uid, a)| (*uid, a.incarnation)).collect();
         let Some((uid, last)) = random.pick(&agents).copied() else { return Ok(()) };
         let incarnation = Incarnation(last.0.saturating_sub(random.below(2)));
         let fact = match random.below(6) {
@@ -433,7 +436,7 @@ impl World {
         }
     }
 
-    fn commit(&mut self, random: &mut Random) -> Verdict {
+    pub(super) fn commit(&mut self, random: &mut Random) -> Verdict {
         let step = self.head.seal(self.now);
         self.take(&step)?;
         let outcome = self.outcome(random);
@@ -495,7 +498,7 @@ impl World {
                 && asked.answer.is_none()
             {
                 asked.answer = Some(reply);
-                asked.at = self.now;
+                asked.at = parked.at;
             }
         }
         Ok(())
@@ -514,7 +517,11 @@ impl World {
         let step = self.head.seal(self.now);
         self.take(&step)?;
         self.store()?;
-        self.launcher.reconcile(&mut Random::new(self.seed, self.now.0.unsigned_abs()), &self.follower, self.now)
+        self.launcher.reconcile(
+            &mut Random::new(self.seed, self.now.0.unsigned_abs()),
+            &self.follower,
+            self.now,
+        )
     }
 
     fn restart(&mut self, random: &mut Random) -> Verdict {
@@ -576,8 +583,10 @@ impl World {
         let horizon = self.now.plus_ms(600_000);
         for _ in 0..600 {
             let up = self.launcher.processes.iter();
-            let busy: Vec<AgentUid> =
-                up.filter(|(_, p)| p.stage == Stage::Up && p.run.is_some()).map(|(u, _)| *u).collect();
+            let busy: Vec<AgentUid> = up
+                .filter(|(_, p)| p.stage == Stage::Up && p.run.is_some())
+                .map(|(u, _)| *u)
+                .collect();
             for uid in busy {
                 self.launcher.ends_by_itself(random, uid, self.now);
             }
@@ -585,91 +594,18 @@ impl World {
             let deadline = self.head.next_deadline().filter(|at| *at <= horizon);
             let Some(next) = report.into_iter().chain(deadline).min() else { return Ok(()) };
             self.now = self.now.max(next);
-            if report == Some(next) { self.hear(random)? } else { self.tick()? }
+            if report == Some(next) {
+                self.hear(random)?
+            } else {
+                self.tick()?
+            }
             self.commit(random)?;
         }
         Err("it never comes to rest".to_owned())
     }
-
-    /// At rest: nothing hangs without saying for what, and nothing is forgotten.
-    fn check_rest(&mut self) -> Verdict {
-        let step = self.head.request(self.now, &Caller::Operator, None, Request::MissionStatus);
-        self.take(&step)?;
-        let Some(Ok(Reply::Mission(view))) = step.reply else {
-            return Err("no status for the operator".to_owned());
-        };
-        ensure!(view.handoffs.is_empty(), "at rest, but {:?} is open", view.handoffs);
-        for task in &view.tasks {
-            use missiond::core::view::TaskStateName::{Active, Assigned, Pending};
-            if matches!(task.state, Pending | Assigned) {
-                ensure!(task.waits_for.is_some(), "task {} doesn't say what it waits for", task.id);
-            }
-            let known = self.model.tasks.get(&task.id);
-            let owner = known.and_then(|t| t.owner).and_then(|uid| self.model.agents.get(&uid));
-            if matches!(task.state, Assigned | Active) {
-                let ours = owner.map(|agent| &agent.name);
-                ensure!(task.owner.as_ref() == ours, "task {}: owner {ours:?}?", task.id);
-                ensure!(known.map(|t| t.epoch) == Some(task.epoch), "epoch of {}", task.id);
-            }
-        }
-        for agent in &view.agents {
-            use missiond::core::view::AgentStateName::{Starting, Stopping, Waiting};
-            ensure!(
-                !matches!(agent.state, Waiting | Starting | Stopping) || agent.waits_for.is_some(),
-                "agent {} is {:?} at rest and does not say why",
-                agent.name,
-                agent.state
-            );
-        }
-        self.check_cursors()?;
-        ensure!(digest(self.head.state())? == digest(&self.follower)?, "head and follower differ");
-        self.commit(&mut Random::new(self.seed, 0))
-    }
-
-    /// A cursor covers only what its agent has acknowledged, what is dead, or what wasn't for it.
-    fn check_cursors(&self) -> Verdict {
-        for (uid, agent) in self.durable.present() {
-            for name in ["inbox", "other"] {
-                let name = SubscriptionName::new(name).unwrap();
-                let Some(cursor) = self.follower.cursor(uid, &name) else { continue };
-                let upto = self.acked_upto.get(&(uid, name.clone())).copied().unwrap_or_default();
-                for message in self.durable.messages.iter().filter(|m| m.seq > agent.joined) {
-                    let seq = message.seq;
-                    let direct = message.to.iter().any(|to| to.0 == uid);
-                    let ranged = cursor.ranges.iter().any(|(a, b)| (*a..=*b).contains(&seq));
-                    let covered = seq <= cursor.acked_upto || ranged;
-                    let told = seq <= upto || self.acked.contains(&(uid, name.clone(), seq));
-                    let dead = self.durable.dead.contains(&(uid, seq));
-                    ensure!(
-                        !direct || !covered || told || dead,
-                        "message {seq} is counted as read by {uid}, who never said so"
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn check_promises(&self) -> Verdict {
-        for (seq, content) in &self.promised {
-            let at = usize::try_from(seq.0).unwrap() - 1;
-            let row = self.rows.get(at).map(|row| (row.logged.seq, &row.logged.content));
-            let kept = row == Some((*seq, &Some(content.clone())));
-            ensure!(kept, "message {seq} was acknowledged and is lost");
-        }
-        let twice = self.durable.keys.iter().find(|(_, count)| **count > 1);
-        if let Some(((uid, method, key), count)) = twice {
-            // A key may be used again once it is forgotten.
-            let forgotten = self.now.since_ms(Timestamp(1_000_000)) > self.spec.limits.key_ttl_ms;
-            let limit = u64::from(self.spec.limits.keys_per_agent);
-            let crowded = self.counter > limit;
-            ensure!(forgotten || crowded, "{method} {key} of {uid:?} was used {count} times");
-        }
-        Ok(())
-    }
 }
 
-fn digest(state: &State) -> Result<[u8; 32], String> {
+pub(super) fn digest(state: &State) -> Result<[u8; 32], String> {
     state.digest().map_err(|error| error.to_string())
 }
 
