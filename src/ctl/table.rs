@@ -191,9 +191,10 @@ fn shrink(widths: &mut [usize], shown: &[usize], columns: &[Column], max: usize)
 
 /// A list of `name: value` lines; values may have several lines.
 pub(crate) fn details(rows: &[(&str, Cell)], colours: bool) -> String {
-    let wide = rows.iter().map(|(name, _)| width(name)).max().unwrap_or(0);
+    let shown = || rows.iter().filter(|(_, cell)| !cell.text.is_empty());
+    let wide = shown().map(|(name, _)| width(name)).max().unwrap_or(0);
     let mut out = String::new();
-    for (name, cell) in rows.iter().filter(|(_, cell)| !cell.text.is_empty()) {
+    for (name, cell) in shown() {
         let pad = " ".repeat(wide - width(name) + 1);
         let mut lines = cell.text.lines();
         let first = cell.paint.on(lines.next().unwrap_or_default(), colours);
@@ -259,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_value_of_several_lines_is_indented() {
-        let rows = [("a", "x\ny".into()), ("long", "z".into()), ("none", "".into())];
+        let rows = [("a", "x\ny".into()), ("long", "z".into()), ("nothing", "".into())];
         assert_eq!(details(&rows, false), "a:    x\n      y\nlong: z\n");
     }
 }
