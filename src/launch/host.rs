@@ -21,3 +21,29 @@ pub fn host_facts() -> io::Result<HostFacts> {
         root: uid.is_root(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::seccomp::{TIOCSTI, native};
+
+    #[test]
+    fn the_numbers_are_those_of_this_machine() {
+        let arch = native().unwrap();
+        let number = |n: libc::c_long| u32::try_from(n).unwrap();
+        assert_eq!(
+            arch.own_process_only,
+            [
+                libc::SYS_prlimit64,
+                libc::SYS_sched_setparam,
+                libc::SYS_sched_setscheduler,
+                libc::SYS_sched_setaffinity,
+                libc::SYS_sched_setattr,
+            ]
+            .map(number)
+        );
+        assert_eq!(arch.setpriority, number(libc::SYS_setpriority));
+        assert_eq!(arch.ioprio_set, number(libc::SYS_ioprio_set));
+        assert_eq!(arch.ioctl, number(libc::SYS_ioctl));
+        assert_eq!(u64::from(TIOCSTI), libc::TIOCSTI);
+    }
+}

@@ -7,8 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::handle::ShimHandle;
-use super::spec::LaunchSpec;
-use super::zygote::{ARGUMENT, MAX_SPEC};
+use super::spec::{LaunchSpec, MAX_SPEC};
+use super::zygote::ARGUMENT;
 use crate::sys::channel::{self, Wait};
 use crate::sys::memfd;
 use crate::sys::process::{self, Pid};

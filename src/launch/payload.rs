@@ -27,8 +27,7 @@ use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 
 use super::message::Step;
-use super::spec::LaunchSpec;
-use super::zygote::MAX_SPEC;
+use super::spec::{LaunchSpec, MAX_SPEC};
 use crate::policy::RlimitKind;
 use crate::policy::landlock::PathRule;
 use crate::sys::channel::{self, Wait};

@@ -29,7 +29,7 @@ pub enum SweepError {
     /// Processes that belong to another user now.
     #[error("processes {0:?} run as another user and cannot be killed")]
     Refused(Vec<Pid>),
-    /// Killed but still there after [`SWEEP_TIMEOUT`].
+    /// Killed but still there after 5 s.
     #[error("processes {0:?} have not ended {SWEEP_TIMEOUT:?} after SIGKILL")]
     Lingering(Vec<Pid>),
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::ProcessPlan;
 
+/// Largest request, bytes.
+pub(super) const MAX_SPEC: u64 = 4 * 1024 * 1024;
+
 /// One start of one agent, complete: nothing is looked up or decided later.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -18,8 +18,6 @@ use crate::sys::signals;
 
 /// The argument that makes `missiond` a launcher.
 pub(super) const ARGUMENT: &CStr = c"__launcher";
-/// Largest request, bytes.
-pub(super) const MAX_SPEC: u64 = 4 * 1024 * 1024;
 
 const CHANNEL: i32 = 3;
 

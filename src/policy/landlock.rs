@@ -1,14 +1,16 @@
 //! Landlock rules (landlock(7)): which rights a domain handles and which directories get them.
 //!
 //! Access bits come from `include/uapi/linux/landlock.h`; each says since which ABI it exists. A
-//! plan holds only bits that the kernel of its [`HostFacts`](super::HostFacts) knows, so that the
+//! plan holds only bits that the kernel of its [`HostFacts`] knows, so that the
 //! child can demand every one of them.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Gap, Grants, HostFacts, LandlockMode, PlanError, PlanRequest};
+use super::host::HostFacts;
+use super::request::{Grants, LandlockMode, PlanRequest};
+use super::verdict::{Gap, PlanError};
 
 /// Run a file.
 pub const EXECUTE: u64 = 1 << 0;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Gap, HostFacts, PlanError};
+use super::host::HostFacts;
+use super::verdict::{Gap, PlanError};
 
 /// The limits of one agent; `None` means "not asked for".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -16,19 +16,22 @@
 
 pub mod bpf;
 pub mod environment;
+mod host;
 pub mod landlock;
 pub mod limits;
 mod plan;
+mod request;
 pub mod seccomp;
+mod verdict;
 
 use serde::{Deserialize, Serialize};
 
 pub use environment::{EnvironmentError, EnvironmentRequest, environment};
+pub use host::HostFacts;
 pub use limits::{Limits, Rlimit, RlimitKind};
-pub use plan::{
-    Enforcement, Gap, Grants, HostFacts, LandlockMode, PlanError, PlanRequest, ProcessPlan, Roots,
-    plan,
-};
+pub use plan::{ProcessPlan, plan};
+pub use request::{Enforcement, Grants, LandlockMode, PlanRequest, Roots};
+pub use verdict::{Gap, PlanError};
 
 /// How far an agent is separated from the rest of the machine; a higher level is stronger.
 #[derive(

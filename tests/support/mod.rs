@@ -1,6 +1,7 @@
 //! What the tests of the real kernel share: skipping, running a test in a process of its own.
+//!
+//! A test program that doesn't use all of it says `#[expect(dead_code, reason = "..")] mod support;`.
 
-#![allow(dead_code, reason = "each test program uses its part")]
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

@@ -1,3 +1,5 @@
+//! What arrives in an environment, and what never does.
+
 use std::path::Path;
 
 use crate::policy::{EnvironmentError, EnvironmentRequest, Level, environment};

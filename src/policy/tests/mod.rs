@@ -1,3 +1,5 @@
+//! Tests of the planner; pure, like what they test.
+
 mod environment;
 mod filter;
 mod plan;

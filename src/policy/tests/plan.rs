@@ -1,3 +1,5 @@
+//! Plans by level, role, limits and kernel.
+
 use std::path::{Path, PathBuf};
 
 use crate::policy::landlock::{
