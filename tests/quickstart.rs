@@ -18,7 +18,8 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A copy of what the quickstart needs, and the user's directories.
+/// A copy of what the quickstart needs, and the user's directories. Of the programs it has `missiond`
+/// alone, for that is all that `cargo run` builds.
 struct Clone {
     dir: TempDir,
 }
@@ -28,6 +29,8 @@ impl Clone {
         let dir = TempDir::new().unwrap();
         fs::create_dir_all(dir.path().join("clone/examples")).unwrap();
         fs::create_dir(dir.path().join("run")).unwrap();
+        fs::create_dir(dir.path().join("bin")).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_missiond"), dir.path().join("bin/missiond")).unwrap();
         let copied = Command::new("cp")
             .arg("-r")
             .args([repository().join("src"), repository().join("examples")])
@@ -54,7 +57,7 @@ impl Clone {
     fn missiond(&self, command: &[&str], arguments: &[&str]) -> Output {
         let output = Command::new("timeout")
             .args(["--kill-after=10", SECONDS])
-            .arg(env!("CARGO_BIN_EXE_missiond"))
+            .arg(self.path("bin/missiond"))
             .args(command)
             .args(arguments)
             .current_dir(self.path("clone"))

@@ -80,6 +80,10 @@ fn search(
     level: Option<Level>,
     scene: &Scene<'_>,
 ) -> Option<PathBuf> {
+    // missiond sees to it that agents have `missionctl`, also where it isn't beside it.
+    if let (Some(directory), "missionctl") = (&scene.host.missionctl_dir, name) {
+        return Some(directory.join(name));
+    }
     let confined = level != Some(Level::None);
     let in_workspace = |entry: &Path| {
         scene.workspace.as_ref().is_some_and(|workspace| entry.starts_with(workspace))

@@ -96,7 +96,8 @@ impl Restore {
 }
 
 /// Where agents find `missionctl`: beside this program, unless an agent could write there; then a
-/// copy in the state directory.
+/// copy in the state directory. Where it isn't beside this program (`cargo run` builds just one), the
+/// copy is of this program, which is `missionctl` when it is called so.
 ///
 /// # Errors
 /// The copy can't be made.
@@ -107,18 +108,16 @@ pub(super) fn missionctl_dir(
 ) -> std::io::Result<Option<PathBuf>> {
     use std::os::unix::fs::PermissionsExt;
     let Some(dir) = exe.parent() else { return Ok(None) };
-    let program = dir.join("missionctl");
-    if !program.is_file() {
-        return Ok(None);
-    }
-    if !dir.starts_with(workspace) {
+    let beside = dir.join("missionctl");
+    let program = if beside.is_file() { &beside } else { exe };
+    if program == beside && !dir.starts_with(workspace) {
         return Ok(Some(dir.to_owned()));
     }
     let own = state.join("bin");
     crate::config::dirs::ensure_private(&own).map_err(std::io::Error::other)?;
     let copy = own.join("missionctl");
     let fresh = own.join("missionctl.new");
-    std::fs::copy(&program, &fresh)?;
+    std::fs::copy(program, &fresh)?;
     std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o500))?;
     std::fs::rename(&fresh, &copy)?;
     Ok(Some(own))
