@@ -138,7 +138,7 @@ fn request(state: &State, what: u8, x: usize, y: usize, z: usize, right: bool) -
         }),
         4 => {
             let mut spec = task(TASKS[z], &[], None);
-            if x != z && y % 2 == 0 {
+            if x != z && y.is_multiple_of(2) {
                 spec.after.push(task_id(TASKS[x]));
             }
             spec.assign = (y > 3).then_some(one);

@@ -68,8 +68,7 @@ impl Batch<'_> {
         debug_assert_eq!(inbox.as_str(), INBOX);
         let ttl = self.state.limits.message_ttl_ms;
         for agent in self.agents() {
-            loop {
-                let Some(of) = self.state.agents.get(&agent) else { break };
+            while let Some(of) = self.state.agents.get(&agent) {
                 let old = of.inbox.held.iter().take(DEAD_AT_ONCE);
                 let old = old.take_while(|(_, held)| held.at.plus_ms(ttl) <= self.now);
                 let seqs: Vec<Seq> = old.map(|(seq, _)| *seq).collect();

@@ -29,15 +29,10 @@ impl Batch<'_> {
         if self.state.is_gone(uid) && !stopping {
             self.after_lost(uid);
         } else {
-            for id in self.outgoing(uid) {
-                self.handoff_row(id, handoff::Row::SourceDies, "its source has ended");
-            }
             let service = self.state.is_service(uid);
-            let parked = e.run.as_ref().and_then(|run| run.handoff);
-            for id in self.incoming(uid) {
-                if service || parked == Some(id) {
-                    self.fail_incoming(id, &format!("its target has ended: {}", e.exit));
-                }
+            if !restart {
+                // A restart of the daemon has a row of its own: what was requested is kept.
+                self.handoffs_after_end(e, service);
             }
             let (row, why) = if restart {
                 (Row::DaemonRestart, RequeueWhy::DaemonRestart)
@@ -61,6 +56,18 @@ impl Batch<'_> {
         }
         self.poke(uid);
         self.check_stopped();
+    }
+
+    fn handoffs_after_end(&mut self, e: &AgentEnded, service: bool) {
+        for id in self.outgoing(e.agent) {
+            self.handoff_row(id, handoff::Row::SourceDies, "its source has ended");
+        }
+        let parked = e.run.as_ref().and_then(|run| run.handoff);
+        for id in self.incoming(e.agent) {
+            if service || parked == Some(id) {
+                self.fail_incoming(id, &format!("its target has ended: {}", e.exit));
+            }
+        }
     }
 
     /// Whether the end of its owner's process concerns a task: not while an accepted handoff holds it,
