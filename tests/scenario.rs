@@ -474,6 +474,11 @@ fn run(file: &str) {
     play.world.seal();
     let digest = play.world.replayed().digest().unwrap();
     assert_eq!(digest, play.world.state().digest().unwrap(), "the log gives another state");
+    if let Ok(release) = std::env::var("MISSIOND_GOLDEN") {
+        let dir = format!("{}/tests/golden/{release}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(format!("{dir}/{file}.jsonl"), core_world::golden(&play.world)).unwrap();
+    }
 }
 
 macro_rules! scenarios {

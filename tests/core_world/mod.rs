@@ -102,6 +102,18 @@ impl Row {
     }
 }
 
+/// A log as text: a line per event, and a last one with the digest of the state that it gives.
+pub(crate) fn golden(world: &World) -> String {
+    let mut text = String::new();
+    for row in &world.rows {
+        let line = serde_json::json!([row.seq, row.at, row.kind, row.v, row.actor]);
+        let envelope = std::str::from_utf8(&row.envelope).unwrap();
+        text += &format!("{{\"row\":{line},\"envelope\":{envelope}}}\n");
+    }
+    let digest = missiond::ids::BlobHash(world.state().digest().unwrap());
+    text + &format!("{{\"digest\":\"{digest}\"}}\n")
+}
+
 /// A head, its log, and the state that the log gives.
 pub(crate) struct World {
     pub(crate) head: Head,
