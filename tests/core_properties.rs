@@ -364,3 +364,19 @@ fn an_unknown_kind_or_a_newer_version_is_refused() {
     assert!(state == State::new(), "a refused event changed the state");
     assert!(State::is_known("mission_stopped", 1) && !State::is_known("mission_stopped", 2));
 }
+
+/// Once a daemon waited for ever: an `ack` of nothing promised an event that no seal ever made.
+#[test]
+fn every_reply_is_released_by_an_event_that_comes() {
+    let mut world = World::started(file(0));
+    world.launch_all();
+    let ack = |upto, nack: Vec<Seq>| {
+        let subscription = SubscriptionName::new("inbox").unwrap();
+        Request::Ack(Ack { subscription, upto, seqs: vec![], nack })
+    };
+    for request in [ack(None, vec![]), ack(Some(Seq(1)), vec![]), ack(None, vec![Seq(3)])] {
+        let step = world.as_agent("w1", request.clone());
+        world.seal();
+        assert!(step.after <= world.state().head(), "{request:?} waits for ever");
+    }
+}

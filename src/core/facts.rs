@@ -25,7 +25,7 @@ impl Batch<'_> {
             Fact::AgentStarted { uid, incarnation, pid } => self.started(uid, incarnation, pid),
             Fact::AgentReady { uid, incarnation } => {
                 if let Some(agent) = self.live(uid, incarnation)
-                    && matches!(agent.process, Process::Starting { parked: None, .. })
+                    && matches!(agent.process, Process::Starting { parked: None, hello: false, .. })
                 {
                     self.emit(AgentReady { agent: uid, incarnation });
                 }
@@ -158,9 +158,9 @@ impl Batch<'_> {
 
     fn started(&mut self, uid: AgentUid, incarnation: Incarnation, pid: u32) {
         let Some(agent) = self.live(uid, incarnation) else { return };
-        let Process::Starting { run, pid: None, .. } = &agent.process else { return };
+        let Process::Starting { run, pid: None, hello, .. } = &agent.process else { return };
         let run = run.clone();
-        let ready = agent.spec.mode == Mode::Task || agent.spec.ready == ReadyWhen::Exec;
+        let ready = *hello || agent.spec.mode == Mode::Task || agent.spec.ready == ReadyWhen::Exec;
         let wall = agent.spec.wall_ms.map(|ms| self.now.plus_ms(ms));
         self.emit(AgentStarted { agent: uid, incarnation, pid, ready, wall });
         if let Some(RunRef { task, handoff: None }) = run

@@ -145,7 +145,12 @@ impl State {
             HandoffState::Requested if self.is_service(handoff.to) => format!("accept by {to}"),
             HandoffState::Requested => match run(handoff.to) {
                 Some(run) => format!("a free slot of {to}: it runs `{}`", run.task),
-                None => format!("a free slot of {to}"),
+                None => match self.agent_waits(handoff.to) {
+                    Some(of_target) => {
+                        format!("a free slot of {to}: it waits for {}", of_target.what)
+                    }
+                    None => format!("a free slot of {to}"),
+                },
             },
             HandoffState::Draining if self.is_service(handoff.from) => {
                 format!("a checkpoint by {from}")

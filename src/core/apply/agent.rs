@@ -103,6 +103,7 @@ impl State {
                 parked,
                 pid: None,
                 wall: None,
+                hello: false,
             };
         });
     }
@@ -130,8 +131,12 @@ impl State {
 
     pub(super) fn on_agent_ready(&mut self, logged: &Logged, e: &AgentReady) {
         self.edit_agent(e.agent, |agent| {
-            let Process::Starting { run, pid, wall, .. } = &mut agent.process else { return };
-            let (run, pid, wall) = (run.take(), pid.unwrap_or(0), *wall);
+            let Process::Starting { run, pid, wall, hello, .. } = &mut agent.process else {
+                return;
+            };
+            *hello = true;
+            let Some(pid) = *pid else { return };
+            let (run, wall) = (run.take(), *wall);
             agent.process = Process::Running { run, pid, wall };
             agent.since = logged.at;
         });

@@ -21,6 +21,8 @@ struct Window {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Denials {
     windows: BTreeMap<(Party, String, Code), Window>,
+    /// When the next count is to be logged: asked before every request.
+    next: Option<Timestamp>,
 }
 
 impl Denials {
@@ -42,11 +44,18 @@ impl Denials {
             return true;
         }
         window.more += 1;
+        if window.more == 1 {
+            self.next = self.earliest();
+        }
         false
     }
 
     /// When the next count is to be logged.
     pub(super) fn first_due(&self) -> Option<Timestamp> {
+        self.next
+    }
+
+    fn earliest(&self) -> Option<Timestamp> {
         let counting = self.windows.values().filter(|window| window.more > 0);
         counting.map(|window| window.since.plus_ms(MINUTE_MS)).min()
     }
@@ -62,6 +71,7 @@ impl Denials {
             })
             .collect();
         self.windows.retain(|_, window| !over(window));
+        self.next = self.earliest();
         counted
     }
 }

@@ -42,6 +42,8 @@ pub enum Process {
         pid: Option<u32>,
         /// When it has lived for as long as it may.
         wall: Option<Timestamp>,
+        /// Whether it has said hello: that may be heard of before its exec is.
+        hello: bool,
     },
     /// Up.
     Running {
