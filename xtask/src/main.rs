@@ -1,5 +1,6 @@
 //! Development tasks: `cargo xtask tidy`.
 
+mod bench;
 mod tidy;
 
 use std::path::Path;
@@ -18,12 +19,29 @@ struct Args {
 enum Task {
     /// Checks the rules of the house: directions of dependency, file sizes, words without a place.
     Tidy,
+    /// Measures against a peer in one run, and prints the ratios.
+    Bench {
+        #[command(subcommand)]
+        what: What,
+    },
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The bus, beside Redis where it is installed.
+    Bus(bench::Options),
+    /// Starting agents, and what idle ones cost.
+    Spawn(bench::Options),
 }
 
 fn main() -> std::io::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."));
     let good = match Args::parse().task {
         Task::Tidy => tidy::run(root)?,
+        Task::Bench { what: What::Bus(options) } => bench::bus(root, &options).map(|()| true)?,
+        Task::Bench { what: What::Spawn(options) } => {
+            bench::spawn(root, &options).map(|()| true)?
+        }
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
