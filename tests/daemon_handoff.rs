@@ -97,10 +97,12 @@ async fn a_task_moves_between_services_with_its_files_and_json() {
     assert_eq!(task.state, TaskStateName::Active);
     assert_eq!(task.owner.unwrap().as_str(), "b");
     let status = operator.status().await;
-    let agent = |name: &str| status.agents.iter().find(|a| a.name.as_str() == name).unwrap().clone();
+    let agent =
+        |name: &str| status.agents.iter().find(|a| a.name.as_str() == name).unwrap().clone();
     assert!(agent("a").tasks.is_empty());
     assert_eq!(agent("b").tasks.len(), 1);
-    let checkpoint: serde_json::Value = operator.call(Method::CheckpointGet, json!({"task": "t1"})).await;
+    let checkpoint: serde_json::Value =
+        operator.call(Method::CheckpointGet, json!({"task": "t1"})).await;
     assert_eq!(checkpoint["json"]["line"], 17, "{checkpoint}");
     let dir = bench.state().join("agents/b/handoff/t1");
     assert_eq!(mission::read(&dir.join("part.txt")), "from a\n");
@@ -203,7 +205,8 @@ async fn a_handoff_that_nobody_answers_expires_and_the_task_stays() {
     let (daemon, mut operator) = up(&bench).await;
     operator.event("agent_started", |_| true).await;
     let ask = json!({"from": "a", "to": "b", "task": "t1", "timeout_ms": 50});
-    let handoff: missiond::core::view::HandoffView = operator.call(Method::HandoffRequest, ask).await;
+    let handoff: missiond::core::view::HandoffView =
+        operator.call(Method::HandoffRequest, ask).await;
     assert_eq!(handoff.state, HandoffStateName::Requested);
     let ended = operator.event("handoff_ended", |_| true).await;
     assert!(ended.data.get().contains("expired"), "{}", ended.data.get());
@@ -227,6 +230,9 @@ async fn a_source_that_dies_hands_over_its_last_checkpoint() {
     assert_eq!(code, 0, "{stdout}{stderr}");
     operator.event("handoff_completed", |_| true).await;
     assert_eq!(mission::read(&bench.state().join("agents/b/handoff/t1/part.txt")), "early\n");
-    assert_eq!(operator.status().await.agents.iter().filter(|a| a.state == AgentStateName::Failed).count(), 0);
+    assert_eq!(
+        operator.status().await.agents.iter().filter(|a| a.state == AgentStateName::Failed).count(),
+        0
+    );
     stop(daemon);
 }

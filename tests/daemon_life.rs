@@ -22,7 +22,9 @@ command = ["sh", "-c", "cat; echo to the log >&2"]
 "#;
 
 fn with_task(body: &str) -> String {
-    format!("{body}\n[[tasks]]\nid = \"t1\"\ntitle = \"first\"\nassign = \"worker\"\ndata = {{ n = 7 }}\n")
+    format!(
+        "{body}\n[[tasks]]\nid = \"t1\"\ntitle = \"first\"\nassign = \"worker\"\ndata = {{ n = 7 }}\n"
+    )
 }
 
 #[tokio::test]
@@ -30,12 +32,19 @@ async fn a_mission_ends_by_itself_when_its_tasks_are_settled_and_says_who_did_wh
     let bench = Bench::new(&with_task(PAIR));
     let summary = bench.start(&[]).ends_with(0);
     assert!(summary.contains("tasks 1 completed"), "{summary}");
-    assert!(summary.lines().any(|l| l.starts_with("t1") && l.contains("completed  worker")), "{summary}");
+    assert!(
+        summary.lines().any(|l| l.starts_with("t1") && l.contains("completed  worker")),
+        "{summary}"
+    );
     assert!(bench.log("worker", "stderr").contains("to the log"));
     // Standard input is the task file.
     let stdout = bench.log("worker", "stdout");
     let task: serde_json::Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((task["task"].as_str(), task["data"]["n"].as_i64()), (Some("t1"), Some(7)), "{stdout}");
+    assert_eq!(
+        (task["task"].as_str(), task["data"]["n"].as_i64()),
+        (Some("t1"), Some(7)),
+        "{stdout}"
+    );
     assert_eq!(task["attempt"], 1);
     assert!(processes(bench.path("ws").to_str().unwrap()).is_empty());
 }
@@ -53,11 +62,15 @@ async fn a_finished_mission_is_not_begun_again_and_fresh_begins_it() {
     assert_eq!(status.code(), Some(0));
     assert!(stderr.contains("runs on t1"), "{stderr}");
     // A task that the file has meanwhile makes it go on.
-    let more = with_task(PAIR) + "[[tasks]]\nid = \"t2\"\ntitle = \"second\"\nassign = \"worker\"\n";
+    let more =
+        with_task(PAIR) + "[[tasks]]\nid = \"t2\"\ntitle = \"second\"\nassign = \"worker\"\n";
     bench.write(&more);
     let (status, stdout, stderr) = bench.start(&[]).end();
     assert_eq!(status.code(), Some(0), "{stderr}");
-    assert!(stdout.contains("tasks 2 completed") && !stderr.contains("runs on t1"), "{stdout}{stderr}");
+    assert!(
+        stdout.contains("tasks 2 completed") && !stderr.contains("runs on t1"),
+        "{stdout}{stderr}"
+    );
 }
 
 #[tokio::test]
@@ -250,8 +263,10 @@ async fn a_task_can_be_created_assigned_and_read_back_with_data_and_result() {
     daemon.line(&["lead", "runs"]);
     let mut operator = bench.operator().await;
     operator.follow().await;
-    let spec = serde_json::json!({"id": "t9", "title": "nine", "assign": "worker", "data": {"k": [1]}});
-    let _task: missiond::core::view::TaskView = operator.call(missiond::proto::Method::TaskCreate, spec).await;
+    let spec =
+        serde_json::json!({"id": "t9", "title": "nine", "assign": "worker", "data": {"k": [1]}});
+    let _task: missiond::core::view::TaskView =
+        operator.call(missiond::proto::Method::TaskCreate, spec).await;
     operator.event("task_completed", holds("t9")).await;
     let task = operator.task("t9").await;
     assert_eq!(task.state, TaskStateName::Completed);

@@ -139,6 +139,7 @@ impl Hub {
     pub fn advances(&mut self, now: Timestamp) -> Vec<(AgentUid, Ack)> {
         let due = self.due.range(..=(now, MailboxId(u64::MAX))).map(|(_, id)| *id);
         let due: Vec<MailboxId> = due.collect();
+        self.ticks = 0;
         let mut advances = Vec::new();
         for id in due {
             let Some(mailbox) = self.mailboxes.get_mut(&id) else { continue };
@@ -282,7 +283,13 @@ impl Hub {
     pub fn tick(&mut self, now: Timestamp, state: &State) {
         let due = self.due.range(..=(now, MailboxId(u64::MAX))).map(|(_, id)| *id);
         let due: Vec<MailboxId> = due.collect();
+        self.ticks += 1;
         for id in due {
+            // Two ticks, and nobody took the advances that are due.
+            let is_left = self.ticks > 1;
+            if let Some(mailbox) = self.mailboxes.get_mut(&id).filter(|_| is_left) {
+                mailbox.postpone_advance(now);
+            }
             self.pump(now, id, state);
         }
         for follower in self.followers.values_mut() {

@@ -80,6 +80,8 @@ pub struct Hub {
     pub(super) tails: BTreeMap<ConnId, MailboxId>,
     /// Mailboxes by their next deadline.
     pub(super) due: BTreeSet<(Timestamp, MailboxId)>,
+    /// Ticks since the daemon last took [`Hub::advances`].
+    pub(super) ticks: u32,
     pub(super) dirty: Dirty,
     pub(super) reads: Reads,
     pub(super) recent: Recent,
@@ -112,6 +114,7 @@ impl Hub {
             next_mailbox: 0,
             tails: BTreeMap::new(),
             due: BTreeSet::new(),
+            ticks: 0,
             dirty: Dirty::default(),
             reads: Reads::default(),
             recent: Recent::default(),

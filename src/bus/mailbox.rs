@@ -404,6 +404,13 @@ impl Mailbox {
         })
     }
 
+    /// The core can't be told now (the disk is full): later, without a busy wait.
+    pub(super) fn postpone_advance(&mut self, now: Timestamp) {
+        if self.advance.is_some_and(|at| at <= now) {
+            self.advance = Some(now.plus_ms(ADVANCE_MS));
+        }
+    }
+
     /// Everything up to here was looked at.
     pub(super) fn looked_upto(&self, head: Seq) -> Seq {
         if self.is_live { self.read_upto.max(head) } else { self.read_upto }

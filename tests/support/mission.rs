@@ -1,11 +1,7 @@
 //! A mission of one's own for a test: directories, the daemon as a child, a client, its events.
 
 #![allow(dead_code, reason = "each test program uses its part")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "test code outside of a test function"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of a test function")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -202,7 +198,11 @@ pub(crate) struct Operator {
 
 impl Operator {
     /// A call that is carried out.
-    pub(crate) async fn call<R: DeserializeOwned>(&self, method: Method, params: impl Serialize) -> R {
+    pub(crate) async fn call<R: DeserializeOwned>(
+        &self,
+        method: Method,
+        params: impl Serialize,
+    ) -> R {
         match self.client.call(method, &params).await {
             Ok(reply) => reply,
             Err(error) => panic!("{method}: {error}"),
@@ -234,7 +234,11 @@ impl Operator {
     }
 
     /// Waits for an event; those that came before count.
-    pub(crate) async fn event(&mut self, kind: &str, wanted: impl Fn(&EventView) -> bool) -> EventView {
+    pub(crate) async fn event(
+        &mut self,
+        kind: &str,
+        wanted: impl Fn(&EventView) -> bool,
+    ) -> EventView {
         let fits = |event: &EventView| event.kind == kind && wanted(event);
         if let Some(event) = self.seen.iter().find(|event| fits(event)) {
             return event.clone();
@@ -250,7 +254,11 @@ impl Operator {
                 }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => {
-                    let seen: Vec<_> = self.seen.iter().map(|e| format!("{} {} {}", e.seq, e.kind, e.data.get())).collect();
+                    let seen: Vec<_> = self
+                        .seen
+                        .iter()
+                        .map(|e| format!("{} {} {}", e.seq, e.kind, e.data.get()))
+                        .collect();
                     panic!("no {kind} came; these events did:\n{}", seen.join("\n"))
                 }
             }

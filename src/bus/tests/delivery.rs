@@ -174,6 +174,23 @@ async fn what_a_filter_skips_moves_the_cursor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn advances_that_nobody_takes_are_no_busy_wait() {
+    let mut rig = Rig::new();
+    let mut b = rig.connect("b").await;
+    rig.serve(b.result("subscribe", json!({"types": ["alert"]}))).await;
+    rig.publish_as("a", &["b"], "status_update", json!(1));
+    // A daemon on a full disk ticks, and takes no advances.
+    let mut now = rig.now();
+    for _ in 0..20 {
+        now = rig.hub.next_deadline().unwrap().max(now);
+        rig.hub.tick(now, rig.head.state());
+    }
+    assert!(now.since_ms(rig.now()) >= 9_000, "{} ms", now.since_ms(rig.now()));
+    assert_eq!(rig.hub.advances(now.plus_ms(1_000)).len(), 1, "nothing is forgotten");
+    assert_eq!(rig.hub.next_deadline(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_reader_reads_the_log_and_loses_nothing() {
     let mut rig = Rig::new();
     let mut b = rig.connect("b").await;
