@@ -2,12 +2,7 @@
 //! ever. `MISSIOND_GOLDEN=<version> cargo test --test scenario` writes the logs of a release (those of its
 //! scenarios); they are committed and never written again. A change of the *state* changes digests: then,
 //! and only then, the last lines may be renewed, together with the format of the snapshots.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

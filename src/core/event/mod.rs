@@ -1,6 +1,6 @@
 //! What has happened: the events of the log, past tense.
 //!
-//! An event is an *envelope* (what [`State::apply`](super::State::apply) needs, a small JSON object)
+//! An event is an *envelope* (what [`State::apply`](crate::core::state::State::apply) needs, a small JSON object)
 //! and, for some kinds, *content* (opaque JSON that `apply` never reads). Kind and version stand beside
 //! the envelope in columns of their own; nothing here is a tagged enum. An older version of a kind is
 //! lifted by [`upcast`]; a newer kind or version is refused, so that an old program never guesses.

@@ -191,9 +191,11 @@ impl Head {
         }
         // A key only where there is something to repeat: reads and mere acknowledgements are the same
         // however often they come, a nack counts.
-        let key = key.filter(|_| match &request {
-            Request::Ack(ack) => !ack.nack.is_empty(),
-            other => !other.is_read(),
+        let key = key.filter(|_| {
+            if let Request::Ack(ack) = &request {
+                return !ack.nack.is_empty();
+            }
+            !request.is_read()
         });
         let used = match key {
             None => None,
