@@ -94,7 +94,7 @@ pub(crate) fn reach(
         }
         rest = &rest[1..];
         // A unit test's module adds a level that isn't a file.
-        let mut inner = usize::from(source.is_test(written.line));
+        let mut inner = usize::from(source.is_test(written.line) && !source.is_of_tests());
         if inner > 0 && written.segments[0] == "super" {
             base = module.to_vec();
             inner = 0;

@@ -45,8 +45,14 @@ impl Source {
         self.lines - of_tests
     }
 
+    /// Whether the file is a module of unit tests beside the code: `x/tests.rs`, `x/tests/y.rs`.
+    pub(crate) fn is_of_tests(&self) -> bool {
+        self.path.ends_with("/tests.rs") || self.path.contains("/tests/")
+    }
+
     pub(crate) fn is_test(&self, line: usize) -> bool {
-        self.tests.iter().any(|(first, last)| (*first..=*last).contains(&line))
+        let inside = |(first, last): &(usize, usize)| (*first..=*last).contains(&line);
+        self.is_of_tests() || self.tests.iter().any(inside)
     }
 
     /// The lines where these tokens stand one after the other.
