@@ -1,6 +1,7 @@
-//! Development tasks: `cargo xtask tidy`.
+//! Development tasks: `cargo xtask tidy`, `cargo xtask bench`, `cargo xtask crash`.
 
 mod bench;
+mod crash;
 mod tidy;
 
 use std::path::Path;
@@ -24,6 +25,11 @@ enum Task {
         #[command(subcommand)]
         what: What,
     },
+    /// Kills the daemon at random under load; nothing acknowledged may be lost or there twice.
+    Crash(crash::Options),
+    /// The program of the agents of `crash`.
+    #[command(hide = true)]
+    CrashAgent,
 }
 
 #[derive(Subcommand)]
@@ -42,6 +48,8 @@ fn main() -> std::io::Result<ExitCode> {
         Task::Bench { what: What::Spawn(options) } => {
             bench::spawn(root, &options).map(|()| true)?
         }
+        Task::Crash(options) => crash::run(root, &options)?,
+        Task::CrashAgent => crash::agent()?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
