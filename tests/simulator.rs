@@ -2,6 +2,12 @@
 //! about nothing but takes its time. `MISSIOND_SIM_SEED=n` runs one seed and shows what happened,
 //! `MISSIOND_SIM_SEEDS=n` runs so many (default 100,000), from `MISSIOND_SIM_FROM` on.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "test code outside of a test function"
+)]
+
 mod sim;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +23,7 @@ fn first_failure(seeds: std::ops::Range<u64>, sabotage: Sabotage) -> Option<(u64
     let next = AtomicU64::new(seeds.start);
     let failed = AtomicU64::new(u64::MAX);
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let found = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let work = || {
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -34,8 +40,7 @@ fn first_failure(seeds: std::ops::Range<u64>, sabotage: Sabotage) -> Option<(u64
         };
         let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         threads.into_iter().filter_map(|thread| thread.join().unwrap()).min()
-    });
-    found
+    })
 }
 
 #[test]

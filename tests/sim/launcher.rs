@@ -178,10 +178,8 @@ impl Launcher {
     /// What the report of a start means for the process.
     pub(crate) fn arrived(&mut self, fact: &Fact) -> Verdict {
         match fact {
-            Fact::AgentParked { uid, incarnation } => {
-                if self.is_launching(*uid, *incarnation) {
-                    self.set(*uid, Stage::Parked);
-                }
+            Fact::AgentParked { uid, incarnation } if self.is_launching(*uid, *incarnation) => {
+                self.set(*uid, Stage::Parked);
             }
             Fact::AgentStarted { uid, incarnation, .. } => {
                 if !self.is_launching(*uid, *incarnation) {

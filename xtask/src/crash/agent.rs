@@ -45,12 +45,12 @@ pub(crate) async fn run() -> Result<(), Failure> {
         .iter()
         .filter_map(|entry| if let Entry::Published { key, .. } = entry { Some(key) } else { None })
         .collect();
-    let unanswered = before
-        .iter()
-        .filter_map(|entry| match entry {
-            Entry::Try { key, to } if !done.contains(key) => Some((key.clone(), to.clone())),
-            _ => None,
-        })
+    let tried = before.iter().filter_map(|entry| {
+        if let Entry::Try { key, to } = entry { Some((key, to)) } else { None }
+    });
+    let unanswered = tried
+        .filter(|(key, _)| !done.contains(key))
+        .map(|(key, to)| (key.clone(), to.clone()))
         .collect();
     let (client, notifications) = Client::connect(&socket).await?;
     let agent = Agent {
@@ -190,9 +190,9 @@ impl Agent {
         let epoch = content.get("epoch").and_then(Value::as_u64);
         let handoff = json!({ "handoff": text("handoff") });
         match (kind, text("state"), epoch) {
-            // Every third task is left for a handoff.
+            // Most tasks are left for a handoff.
             ("task_assign", _, Some(epoch)) => {
-                let finish = !text("task").ends_with(['0', '3', '6', '9']);
+                let finish = text("task").ends_with(['1', '5']);
                 self.work(text("task"), epoch, finish).await
             }
             ("handoff_request", ..) => {

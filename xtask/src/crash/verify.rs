@@ -22,7 +22,7 @@ use super::journal::Entry;
 #[expect(dead_code, reason = "the simulator asks it more")]
 mod model;
 
-use model::{Model, Stand};
+use model::{Model, Stand, ensure};
 
 /// What is known of the log.
 #[derive(Default)]
@@ -278,9 +278,7 @@ fn check(name: &str, reader: &mut Reader, entry: &Entry, log: &Log) -> Result<()
         },
         Entry::Got { seq, .. } => {
             reader.got.insert(*seq);
-            if *seq <= reader.acked {
-                return Err(format!("{name} has acknowledged up to {} before", reader.acked));
-            }
+            ensure!(*seq > reader.acked, "{name} has acknowledged up to {} before", reader.acked);
             Ok(())
         }
         Entry::Acked { upto } => {
