@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::out::Look;
 use super::pretty;
 use super::table::{Paint, width};
-use crate::ids::{AgentName, AgentUid};
+use crate::ids::{AgentName, AgentUid, Timestamp};
 use crate::proto::json::Json;
 use crate::proto::view::{AgentView, MessageView};
 use crate::proto::wire::EventView;
@@ -89,6 +89,9 @@ impl Names {
 /// The fields of events that hold an agent's uid.
 const UIDS: [&str; 5] = ["agent", "to", "from", "by", "reserved"];
 
+/// The fields of events that hold a time.
+const TIMES: [&str; 3] = ["until", "deadline", "wall"];
+
 /// What an event holds, field by field on one line: `task=t-1 to=writer claimed=true`.
 fn fields(look: &Look, kind: &str, data: &Json, names: &Names) -> String {
     let Ok(Value::Object(fields)) = serde_json::from_str::<Value>(data.get()) else {
@@ -101,6 +104,9 @@ fn fields(look: &Look, kind: &str, data: &Json, names: &Names) -> String {
             // The answer that a key stands for is the event before it, once more.
             _ if kind == "key_used" && (key == "reply" || key == "digest") => continue,
             Value::Bool(false) => continue,
+            Value::Number(at) if TIMES.contains(&key.as_str()) => at
+                .as_i64()
+                .map_or_else(|| at.to_string(), |at| look.clock().time_of_day(Timestamp(at))),
             Value::Number(uid) if UIDS.contains(&key.as_str()) => {
                 uid.as_u64().map_or_else(|| uid.to_string(), |uid| names.get(AgentUid(uid)))
             }

@@ -54,7 +54,9 @@ pub(crate) async fn find(env: &Env, named: Option<&MissionName>) -> Result<Targe
         if answers(&socket).await {
             return Ok(Target { socket, is_agent: false });
         }
-        return Err(CtlError::NotRunning { mission, file, others: running(&places).await? });
+        // The others are a hint only: inside a sandbox they can't even be listed.
+        let others = running(&places).await.unwrap_or_default();
+        return Err(CtlError::NotRunning { mission, file, others });
     }
     match running(&places).await?.as_slice() {
         [] => Err(CtlError::NoMission { root: places.bases()[0].to_owned() }),

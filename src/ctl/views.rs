@@ -302,6 +302,20 @@ pub(crate) fn checkpoint(look: &Look, checkpoint: &CheckpointView) -> String {
     ])
 }
 
+/// What this machine can't enforce, each with the agents that it concerns.
+fn gaps(agents: &[AgentView]) -> Vec<(&str, Vec<&str>)> {
+    let mut gaps: Vec<(&str, Vec<&str>)> = Vec::new();
+    for agent in agents {
+        for gap in &agent.gaps {
+            match gaps.iter_mut().find(|(known, _)| known == gap) {
+                Some((_, names)) => names.push(agent.name.as_str()),
+                None => gaps.push((gap, vec![agent.name.as_str()])),
+            }
+        }
+    }
+    gaps
+}
+
 /// The mission as a whole.
 pub(crate) fn mission(look: &Look, mission: &MissionView) -> String {
     let clock = look.clock();
@@ -323,10 +337,12 @@ pub(crate) fn mission(look: &Look, mission: &MissionView) -> String {
     for alert in &mission.alerts {
         out.push_str(&format!("{} {}\n", look.paint("alert:", Paint::Red), look.text(alert)));
     }
-    for agent in mission.agents.iter().filter(|agent| !agent.gaps.is_empty()) {
-        let gaps: Vec<String> = agent.gaps.iter().map(|gap| look.text(gap)).collect();
-        let head = format!("not enforced for {}:", agent.name);
-        out.push_str(&format!("{} {}\n", look.paint(&head, Paint::Yellow), gaps.join("; ")));
+    for (gap, names) in gaps(&mission.agents) {
+        let head = match names.len() {
+            all if all == mission.agents.len() => "not enforced:".to_owned(),
+            _ => format!("not enforced for {}:", names.join(", ")),
+        };
+        out.push_str(&format!("{} {}\n", look.paint(&head, Paint::Yellow), look.text(gap)));
     }
     out.push_str(&format!("\n{}", agents(look, &mission.agents)));
     if !mission.tasks.is_empty() {

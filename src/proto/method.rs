@@ -8,6 +8,7 @@ use super::wire::{
     SaveCheckpoint, Subscribe,
 };
 use super::{fault, request};
+use crate::core::event::Event;
 use crate::core::request::Request;
 use crate::core::spec::TaskSpec;
 
@@ -128,10 +129,7 @@ methods! {
     AgentHeartbeat "agent.heartbeat" Reads (Empty) "says that the caller is alive" =>
         |Empty {}| Ok(Call::Heartbeat);
     AuditRead "audit.read" Reads (AuditRead) "reads the log, and follows it" =>
-        |p| match p.limit {
-            Some(limit) => within("limit", limit.into(), 1, MAX_AUDIT.into()).map(|()| Call::AuditRead(p)),
-            None => Ok(Call::AuditRead(p)),
-        };
+        |p| checked_audit(p).map(Call::AuditRead);
     MissionStatus "mission.status" Reads (Empty) "shows the whole mission" =>
         |Empty {}| core(Request::MissionStatus);
     MissionStop "mission.stop" Writes (MissionStop) "ends every agent, then the daemon" =>
@@ -156,6 +154,27 @@ fn within(field: &str, value: u64, min: u64, max: u64) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("params.{field}: {value} is out of range: {min} to {max}"))
+}
+
+fn checked_audit(audit: AuditRead) -> Result<AuditRead, String> {
+    if let Some(limit) = audit.limit {
+        within("limit", limit.into(), 1, MAX_AUDIT.into())?;
+    }
+    let known = || Event::KINDS.iter().map(|(kind, _)| *kind);
+    match audit.kinds.iter().find(|kind| !known().any(|known| known == *kind)) {
+        None => Ok(audit),
+        // A misspelt kind would else look like a log in which it never happened.
+        Some(unknown) => {
+            let unknown: String = unknown.chars().take(64).collect();
+            let nearest = known()
+                .map(|kind| (strsim::jaro_winkler(&unknown, kind), kind))
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .filter(|(score, _)| *score > 0.75)
+                .map_or_else(String::new, |(_, kind)| format!("; the nearest is `{kind}`"));
+            let unknown = fault::bounded(&unknown);
+            Err(format!("params.kinds: there is no kind `{unknown}`{nearest}"))
+        }
+    }
 }
 
 fn checked_fetch(fetch: Fetch) -> Result<Fetch, String> {
@@ -275,5 +294,10 @@ mod tests {
         assert!(Method::Fetch.parse(r#"{"seqs":[1],"wait_ms":5}"#).is_err());
         assert!(Method::AuditRead.parse(r#"{"limit":1001}"#).is_err());
         assert!(Method::AuditRead.parse("{}").is_ok());
+        assert!(Method::AuditRead.parse(r#"{"kinds":["task_created"]}"#).is_ok());
+        assert_eq!(
+            Method::AuditRead.parse(r#"{"kinds":["task_create"]}"#).unwrap_err(),
+            "params.kinds: there is no kind `task_create`; the nearest is `task_created`"
+        );
     }
 }

@@ -12,8 +12,9 @@ use crate::proto::{Method, Notification};
 
 const AFTER: &str = "\
 Every change of the mission is one event: what happened, to whom, by whom. Needs the permission
-`audit` (the operator has it). In the table agents are shown by name; in JSON, `data` is the event as
-it is stored, where agents are their uids.
+`audit` (the operator has it). The table leaves out the bookkeeping of acknowledgements and idempotency
+keys unless it is asked for, and shows agents by name; in JSON all events are there, and `data` is the
+event as it is stored, where agents are their uids.
 
 Examples:
   missionctl events                              the last 50
@@ -34,6 +35,9 @@ pub(crate) struct Events {
     /// Only this kind (task_completed); may be given again
     #[arg(long = "kind", value_name = "KIND")]
     kinds: Vec<String>,
+    /// Also the bookkeeping: cursors_advanced and key_used
+    #[arg(short, long)]
+    all: bool,
     /// So many of the last events
     #[arg(
         short = 'n',
@@ -53,14 +57,16 @@ impl Events {
             let reply = session.ask("list the agents", Method::AgentList, &Empty {}).await?;
             names = Names::of(&read::<Vec<AgentView>>(&reply)?);
         }
-        let mut shown = Shown { names, items: Vec::new(), last: Seq(0) };
+        let is_brief = context.out.format == Format::Table && !self.all && self.kinds.is_empty();
+        let mut shown = Shown { names, items: Vec::new(), last: Seq(0), is_brief };
         match self.since {
             Some(since) => {
                 shown.last = Seq(since);
                 while self.page(context, &mut session, &mut shown).await? {}
             }
             None => {
-                let (events, head) = last(&mut session, &self.kinds, self.count, |_| true).await?;
+                let wanted = |event: &EventView| !(is_brief && is_bookkeeping(event));
+                let (events, head) = last(&mut session, &self.kinds, self.count, wanted).await?;
                 for event in &events {
                     shown.event(context, event, self.follow)?;
                 }
@@ -122,6 +128,12 @@ struct Shown {
     names: Names,
     items: Vec<String>,
     last: Seq,
+    is_brief: bool,
+}
+
+/// What is of interest only to those who look after the log itself.
+fn is_bookkeeping(event: &EventView) -> bool {
+    matches!(event.kind.as_str(), "cursors_advanced" | "key_used")
 }
 
 impl Shown {
@@ -137,6 +149,9 @@ impl Shown {
             return Ok(());
         }
         self.last = event.seq;
+        if self.is_brief && is_bookkeeping(event) {
+            return Ok(());
+        }
         match context.out.format {
             Format::Table => {
                 let text = lines::event(&context.out.look, event, &self.names);

@@ -27,8 +27,8 @@ limit of its own; one that runs out ends the handoff, and the task stays where i
 FROM may be `.`, the agent that you speak as. An agent that is called like one of the commands below
 is meant with `missionctl handoff request FROM TO TASK`.
 
-Exit codes: 0 completed, 1 rejected, cancelled or failed, 3 no such agent or task, 4 your role, or the
-target's, does not allow it, 5 the task is not FROM's, or it is in another handoff, 124 expired.
+Exit codes: 0 completed, 1 rejected, cancelled or failed, 3 no such agent or task, 4 your role does not
+allow it, 5 the task is not FROM's, TO's role can't own tasks, or it is in another handoff, 124 expired.
 
 Examples:
   missionctl handoff writer reviewer task-1

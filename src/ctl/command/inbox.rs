@@ -107,9 +107,23 @@ enum Next {
     Nothing,
 }
 
+/// Only agents have an inbox.
+fn refuse_operator(session: &Session) -> Result<(), CtlError> {
+    if session.hello().agent.is_some() {
+        return Ok(());
+    }
+    Err(CtlError::Usage {
+        what: "the operator has no inbox".to_owned(),
+        cause: "MISSION_SOCKET is not set, so this is not inside an agent".to_owned(),
+        help: "`missionctl messages` shows all messages, `missionctl tail` those to come"
+            .to_owned(),
+    })
+}
+
 impl Inbox {
     pub(crate) async fn run(self, context: &mut Context) -> Result<(), CtlError> {
         let mut session = context.session().await?;
+        refuse_operator(&session)?;
         if self.follow || self.each {
             return self.go_on(context, &mut session).await;
         }
@@ -332,6 +346,7 @@ impl Ack {
         let upto = self.upto.map(|position| position.0);
         let params = AckParams { subscription: self.subscription, upto, seqs, nack };
         let mut session = context.session().await?;
+        refuse_operator(&session)?;
         let reply = session.ask("acknowledge", Method::Ack, &params).await?;
         context.out.reply(&reply, |_, _: &Acked| String::new())
     }
