@@ -34,7 +34,8 @@ TRY
 
 #[tokio::test]
 async fn an_agent_at_another_agents_socket_is_refused_and_that_is_logged() {
-    let body = SPY.replace("TRY", "MISSION_SOCKET=$run/agents/victim/bus.sock missionctl agent list");
+    let body =
+        SPY.replace("TRY", "MISSION_SOCKET=$run/agents/victim/bus.sock missionctl agent list");
     let bench = Bench::new(&body);
     let mut daemon = bench.start(&[]);
     daemon.line(&["victim", "runs"]);
@@ -164,12 +165,15 @@ missionctl inbox --each -- missionctl send --type custom.echo --json 1
 #[tokio::test]
 async fn a_bad_line_ends_its_own_connection_and_no_other() {
     use std::io::{Read, Write};
-    let bench = Bench::new("until = \"stopped\"\n[agents.a]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n");
+    let bench = Bench::new(
+        "until = \"stopped\"\n[agents.a]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n",
+    );
     let mut daemon = bench.start(&[]);
     daemon.line(&["a", "runs"]);
     let operator = bench.operator().await;
     let control = bench.runtime().join("control.sock");
-    let lines: [&[u8]; 4] = [b"not json\n", b"\xff\xfe\n", b"[[[[[[\n", b"{\"jsonrpc\":\"2.0\",\"id\":1}\n"];
+    let lines: [&[u8]; 4] =
+        [b"not json\n", b"\xff\xfe\n", b"[[[[[[\n", b"{\"jsonrpc\":\"2.0\",\"id\":1}\n"];
     for line in lines {
         let mut stream = std::os::unix::net::UnixStream::connect(&control).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

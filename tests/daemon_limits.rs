@@ -82,7 +82,10 @@ command = ["sh", "-c", "exit 9"]
     let operator = bench.operator().await;
     let sick = agent(&operator, "sick").await;
     assert_eq!((sick.state, sick.restarts), (AgentStateName::Failed, 3));
-    assert_eq!(daemon.seen.iter().filter(|line| line.contains("sick") && line.contains("runs")).count(), 4);
+    assert_eq!(
+        daemon.seen.iter().filter(|line| line.contains("sick") && line.contains("runs")).count(),
+        4
+    );
     daemon.signal(Signal::SIGTERM);
     daemon.ends_with(0);
 }
@@ -168,7 +171,8 @@ command = ["sh", "-c", "env; sleep 600"]
         assert!(!String::from_utf8_lossy(&command).contains(SECRET), "ps shows it for {pid}");
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let has = String::from_utf8_lossy(&environment).contains(SECRET);
-        let session = nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap())));
+        let session =
+            nix::unistd::getsid(Some(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap())));
         let of_keeper = session.is_ok_and(|leader| u32::try_from(leader.as_raw()) == Ok(keeper));
         assert!(!has || of_keeper || pid == daemon.pid(), "process {pid} has it");
     }

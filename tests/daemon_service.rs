@@ -78,7 +78,9 @@ async fn ready_comes_when_every_service_agent_is_up_and_stopping_when_it_stops()
 
 #[tokio::test]
 async fn the_loop_itself_pings_the_watchdog() {
-    let mut bench = Bench::new("until = \"stopped\"\n[agents.a]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n");
+    let mut bench = Bench::new(
+        "until = \"stopped\"\n[agents.a]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n",
+    );
     let mut manager = Manager::new(&mut bench, Some(400_000));
     let daemon = bench.start(&[]);
     manager.hears("READY=1");
