@@ -15,11 +15,18 @@ use crate::core::denied::{Code, Denied};
 use crate::core::event::{Event, Logged};
 use crate::core::head::{Caller, Ephemeral};
 use crate::core::request::Ack;
-use crate::core::spec::Mode;
+use crate::core::spec::{Mode, Permission};
 use crate::core::state::State;
 use crate::core::view::{MessageView, Party, ReceiptState};
 use crate::ids::{AgentUid, Seq, Timestamp};
 use crate::proto::wire::{Fetched, FetchedMessage};
+
+fn may_audit(state: &State, who: Caller) -> bool {
+    match who {
+        Caller::Operator => true,
+        Caller::Agent(uid) => state.permissions(uid).has(Permission::Audit),
+    }
+}
 
 impl Hub {
     /// Learns of events that have just become durable, in order, with their contents.
@@ -54,10 +61,22 @@ impl Hub {
             ) {
                 // Who may receive has changed.
                 self.pump_all(now, state);
+                self.end_followers(state);
             }
         }
         for follower in self.followers.values_mut() {
             follower.catch_up(now, &mut self.reads, self.head);
+        }
+    }
+
+    /// Ends the connections that follow the log and may not any more.
+    fn end_followers(&mut self, state: &State) {
+        let over = self.followers.extract_if(.., |_, f| !may_audit(state, f.conn.owner.who));
+        for (_, follower) in over.collect::<Vec<_>>() {
+            let denied =
+                Denied::new(Code::Denied, "your role no longer has the permission `audit`");
+            follower.conn.refuse(None, &denied);
+            follower.conn.hang_up();
         }
     }
 
@@ -179,6 +198,13 @@ impl Hub {
                 }
             }
             Some(Purpose::Audit(wait)) => {
+                let page = page.and_then(|page| match may_audit(state, wait.conn.owner.who) {
+                    true => Ok(page),
+                    false => {
+                        let text = "your role no longer has the permission `audit`";
+                        Err(Denied::new(Code::Denied, text))
+                    }
+                });
                 let conn = wait.conn.id;
                 let follower = follow::answer(&mut self.dirty, *wait, page, self.head);
                 if let Some(mut follower) = follower.filter(|_| self.links.contains_key(&conn)) {
@@ -318,6 +344,13 @@ impl Hub {
                 }
                 turn.pump(id, mailbox);
             });
+        }
+    }
+
+    /// Says nothing more on any connection: nothing that could be said is known to be so.
+    pub fn fall_silent(&mut self) {
+        for link in self.links.values() {
+            link.conn.outbox.close();
         }
     }
 

@@ -8,14 +8,12 @@ use std::io::Read;
 fn what_a_delivery_costs() {
     for readers in [1usize, 8, 64] {
         for ephemeral in [false, true] {
-            for per_turn in [1, 16, 256] {
-                measure(readers, ephemeral, per_turn);
-            }
+            measure(readers, ephemeral);
         }
     }
 }
 
-fn measure(readers: usize, ephemeral: bool, per_turn: usize) {
+fn measure(readers: usize, ephemeral: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let limits = Limits { connections: 200, ..Limits::default() };
@@ -51,7 +49,7 @@ fn measure(readers: usize, ephemeral: bool, per_turn: usize) {
         let uid = rig.uid("a");
         let (mut spent, mut sent) = (0, 0);
         while sent < total {
-            let batch = per_turn.min(total - sent);
+            let batch = 16.min(total - sent);
             let mut events = Vec::new();
             let mut ephemerals = Vec::new();
             for _ in 0..batch {

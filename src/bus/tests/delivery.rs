@@ -341,6 +341,25 @@ async fn following_the_log_leaves_no_gap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_loses_audit_follows_the_log_no_longer() {
+    let mut rig = Rig::new();
+    let mut a = rig.connect("a").await;
+    rig.serve(a.result("audit.read", json!({"follow": true}))).await;
+    let seq = rig.publish("b", &["b"], json!("for b alone")).0;
+    let event = rig.serve(a.notification()).await;
+    assert_eq!(event["params"]["seq"], seq);
+    let role = serde_json::from_value(json!({"agent": "a", "role": "write"})).unwrap();
+    rig.request(Caller::Operator, Request::AgentRole(role)).unwrap();
+    rig.publish("b", &["b"], json!("not for a"));
+    let mut last = None;
+    while let Some(line) = rig.serve(a.line()).await {
+        assert!(!line.to_string().contains("not for a"), "{line}");
+        last = Some(line);
+    }
+    assert_eq!(last.unwrap()["error"]["data"]["code"], "denied");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_refold_unacknowledged_messages_come_again() {
     let mut rig = Rig::new();
     let mut b = rig.connect("b").await;
