@@ -93,6 +93,27 @@ struct Shared {
 struct State {
     used: u64,
     pins: HashMap<Hash, usize>,
+    /// Collections that were begun, and what was pinned at some time since: their lists of what is
+    /// live may be older than the event that names it.
+    collections: usize,
+    recent: HashSet<Hash>,
+}
+
+/// A collection that was begun: what is pinned now or from now on is out of its reach, also when it
+/// is unpinned before the collection is carried out.
+#[derive(Debug)]
+pub struct Collection {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Collection {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.collections = state.collections.saturating_sub(1);
+        if state.collections == 0 {
+            state.recent = HashSet::new();
+        }
+    }
 }
 
 /// A stored blob, pinned for as long as this value is held.
@@ -220,6 +241,9 @@ impl Blobs {
         temporary.rename(&path)?;
         state.used = used;
         *state.pins.entry(hash).or_default() += 1;
+        if state.collections > 0 {
+            state.recent.insert(hash);
+        }
         drop(state);
         let blob = Blob { hash, size, shared: Arc::clone(shared) };
         sync(dir)?;
@@ -292,16 +316,31 @@ impl Blobs {
         Ok(size)
     }
 
-    /// Removes every blob that is neither in `live` nor pinned.
+    /// Begins a collection: call this, then find out what is live, then [`Self::collect`].
+    #[must_use]
+    pub fn begin_collection(&self) -> Collection {
+        let mut state = self.shared.lock();
+        state.collections += 1;
+        let pinned: Vec<Hash> = state.pins.keys().copied().collect();
+        state.recent.extend(pinned);
+        Collection { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Removes every blob that is neither in `live`, nor pinned, nor was since `_begun`.
     ///
     /// # Errors
     /// [`BlobError::Io`]; what was removed before it stays removed.
-    pub fn collect(&self, live: &HashSet<Hash>) -> Result<Collected, BlobError> {
+    pub fn collect(
+        &self,
+        _begun: Collection,
+        live: &HashSet<Hash>,
+    ) -> Result<Collected, BlobError> {
         let mut collected = Collected::default();
         self.shared.each(|path, hash, size| {
             // Held over the removal, so that no `put` of the same bytes comes between.
             let mut state = self.shared.lock();
-            if live.contains(&hash) || state.pins.contains_key(&hash) {
+            let kept = state.pins.contains_key(&hash) || state.recent.contains(&hash);
+            if kept || live.contains(&hash) {
                 return Ok(());
             }
             fs::remove_file(path).map_err(|e| failed("remove", path, e))?;
@@ -483,13 +522,35 @@ mod tests {
         let live = blobs.put(&mut &b"live"[..], 9).unwrap().hash();
         let dead = blobs.put(&mut &b"dead"[..], 9).unwrap().hash();
         let pinned = blobs.put(&mut &b"pinned"[..], 9).unwrap();
-        let collected = blobs.collect(&HashSet::from([live])).unwrap();
+        let pinned_before = blobs.put(&mut &b"pinned"[..], 9).unwrap();
+        let begun = blobs.begin_collection();
+        drop(pinned_before);
+        let collected = blobs.collect(begun, &HashSet::from([live])).unwrap();
         assert_eq!(collected, Collected { blobs: 1, bytes: 4 });
         assert!(bytes(&blobs, live).is_ok() && bytes(&blobs, pinned.hash()).is_ok());
         assert!(matches!(bytes(&blobs, dead), Err(BlobError::Missing { .. })));
         drop(pinned);
-        assert_eq!(blobs.collect(&HashSet::from([live])).unwrap().blobs, 1);
+        let begun = blobs.begin_collection();
+        assert_eq!(blobs.collect(begun, &HashSet::from([live])).unwrap().blobs, 1);
         assert_eq!(blobs.used(), 4);
+    }
+
+    /// A checkpoint's files were stored when the list of what is live was made, the checkpoint was
+    /// decided, made durable and its pins let go, and then the collection ran.
+    #[test]
+    fn a_collection_spares_what_was_pinned_since_it_was_begun() {
+        let (_dir, blobs) = blobs(MIB);
+        let early = blobs.put(&mut &b"early"[..], 9).unwrap();
+        let (first, second) = (blobs.begin_collection(), blobs.begin_collection());
+        let late = blobs.put(&mut &b"late"[..], 9).unwrap();
+        let hashes = [early.hash(), late.hash()];
+        drop((early, late));
+        for begun in [first, second] {
+            assert_eq!(blobs.collect(begun, &HashSet::new()).unwrap(), Collected::default());
+        }
+        assert!(hashes.iter().all(|hash| bytes(&blobs, *hash).is_ok()));
+        let begun = blobs.begin_collection();
+        assert_eq!(blobs.collect(begun, &HashSet::new()).unwrap().blobs, 2);
     }
 
     #[test]

@@ -192,6 +192,20 @@ impl fmt::Debug for Store {
     }
 }
 
+/// The right to a state directory without its log being open.
+#[derive(Debug)]
+pub struct Held {
+    _lock: Lock,
+}
+
+/// Holds a state directory that nobody has opened, so that it can be put aside.
+///
+/// # Errors
+/// [`OpenError::Locked`] while a log in it is open, [`OpenError::ReadOnly`], [`OpenError::Io`].
+pub fn hold(dir: &Path) -> Result<Held, OpenError> {
+    Ok(Held { _lock: open::take_lock(dir)? })
+}
+
 impl Store {
     /// Opens the log in the state directory `dir`, making both if need be. It verifies the chain
     /// from the newest snapshot on, so it can take seconds on a long log. `known` says whether a

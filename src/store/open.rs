@@ -253,7 +253,7 @@ fn directory(dir: &Path) -> Result<PathBuf, OpenError> {
     Ok(dir)
 }
 
-fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
+pub(super) fn take_lock(dir: &Path) -> Result<Lock, OpenError> {
     Lock::take(dir).map_err(|error| match error {
         LockError::Held(pid) => OpenError::Locked { dir: dir.to_owned(), pid },
         LockError::Io(source) => unwritable(dir, source),

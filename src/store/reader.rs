@@ -14,6 +14,8 @@ use super::schema::{self, Access, ROWS, seq_of, sql_seq};
 use super::snapshot::{self, Snapshot};
 use super::verify::walk;
 
+/// Bytes of one page, exceeded by its last event: so that large contents don't pile up.
+const PAGE_BYTES: usize = 4 << 20;
 /// Events looked at for one page, when a filter passes few of them.
 const LOOKED_AT: u64 = 64_000;
 /// Idle connections that are kept.
@@ -86,7 +88,8 @@ impl Reader {
     }
 
     /// Up to `limit` (at most 1,000) events from `from_seq` on, of the given `kinds` or of all when
-    /// that is empty. Follow [`Page::next_seq`]: with a filter a page can be empty before the end.
+    /// that is empty, and no more once they hold 4 MiB. Follow [`Page::next_seq`]: with a filter a
+    /// page can be empty before the end.
     ///
     /// # Errors
     /// [`ReadError::Sqlite`].
@@ -96,7 +99,11 @@ impl Reader {
             let mut names = Names::default();
             let mut page = Page { next_seq: from_seq, ..Page::default() };
             let limit = limit.clamp(1, 1000);
-            while page.records.len() < limit && page.next_seq - from_seq < LOOKED_AT {
+            let mut bytes = 0;
+            while page.records.len() < limit
+                && bytes < PAGE_BYTES
+                && page.next_seq - from_seq < LOOKED_AT
+            {
                 let want = if kinds.is_empty() {
                     i64::try_from(limit - page.records.len()).unwrap_or(ROWS).min(ROWS)
                 } else {
@@ -105,15 +112,18 @@ impl Reader {
                 let mut seen = 0;
                 let mut rows = select.query([sql_seq(page.next_seq), want])?;
                 while page.records.len() < limit
+                    && bytes < PAGE_BYTES
                     && let Some(row) = rows.next()?
                 {
                     seen += 1;
                     page.next_seq = seq_of(row, 0)? + 1;
                     if kinds.is_empty() || kinds.contains(&row.get_ref(2)?.as_str()?) {
-                        page.records.push(record(row, &mut names)?);
+                        let record = record(row, &mut names)?;
+                        bytes += record.size();
+                        page.records.push(record);
                     }
                 }
-                if seen < want && page.records.len() < limit {
+                if seen < want && page.records.len() < limit && bytes < PAGE_BYTES {
                     page.at_end = true;
                     break;
                 }

@@ -122,3 +122,27 @@ fn an_outside_reader_holds_the_write_ahead_log_up_and_that_is_said() {
     }
     assert!(wal() < before + (1 << 20), "{} after {before}", wal());
 }
+
+/// A thousand messages of half a megabyte were held at once for each reader.
+#[test]
+fn a_page_of_large_events_is_short_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let content: std::sync::Arc<str> = format!("\"{}\"", "x".repeat(1 << 20)).into();
+    for seq in 1..=9 {
+        let large = Record { content: Some(content.clone()), ..record(seq) };
+        log.store.append(vec![large], Class::Request).unwrap();
+    }
+    log.wait_durable(9);
+    let (mut from, mut sizes) = (1, Vec::new());
+    loop {
+        let page = log.reader.scan(from, 1000, &[]).unwrap();
+        sizes.push(page.records.len());
+        from = page.next_seq;
+        if page.at_end {
+            break;
+        }
+    }
+    assert_eq!((sizes, from), (vec![4, 4, 1], 10));
+    log.close();
+}

@@ -34,6 +34,20 @@ fn a_second_opener_is_refused_with_the_pid_of_the_first() {
     assert_eq!(open(dir.path()).recovery.stale_lock, None);
 }
 
+/// `start --fresh` renamed the state directory of a mission that ran with another runtime directory.
+#[test]
+fn a_directory_with_an_open_log_can_not_be_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path());
+    let held = missiond::store::hold(dir.path());
+    assert!(matches!(held, Err(OpenError::Locked { pid: Some(_), .. })), "{held:?}");
+    first.close();
+    let held = missiond::store::hold(dir.path()).unwrap();
+    assert!(matches!(refused(dir.path()), OpenError::Locked { .. }));
+    drop(held);
+    open(dir.path()).close();
+}
+
 #[test]
 fn the_lock_of_a_dead_opener_is_taken_over() {
     let dir = closed_log();
