@@ -7,7 +7,7 @@ use crate::core::denied::{Code, Denied};
 use crate::core::event::Event as Kind;
 use crate::core::head::{Caller, Ephemeral};
 use crate::core::request::Ack;
-use crate::core::spec::Mode;
+use crate::core::spec::{Mode, Permissions};
 use crate::core::view::{AgentView, MissionStateName, Party, Reply};
 use crate::ids::{AgentName, AgentUid, CheckpointId, TaskId, Timestamp};
 use crate::proto::Method;
@@ -111,7 +111,10 @@ impl Daemon {
                     let grace_ms = stopping.grace_ms;
                     self.begin_stop(now, &stopping.why, grace_ms);
                 }
-                Kind::TaskPruned(_) => self.blobs_may_go(),
+                Kind::TaskPruned(pruned) => {
+                    self.restored.retain(|(_, task), _| *task != pruned.task);
+                    self.blobs_may_go();
+                }
                 _ => {}
             }
         }
@@ -297,7 +300,11 @@ impl Daemon {
             },
         };
         let mission = self.ground.mission.spec.name.clone();
-        let permissions = self.permissions(who);
+        // Of what is durable: the head may be ahead of what anybody may know.
+        let permissions = match who {
+            Caller::Operator => Permissions::all(),
+            Caller::Agent(uid) => self.pipeline.durable().permissions(*uid),
+        };
         let agent = agent.map(|agent| *agent);
         let reply = crate::bus::hello_reply(hello, mission, you, permissions, agent);
         self.hub.reply(ticket, reply.as_ref());

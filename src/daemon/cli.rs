@@ -81,7 +81,8 @@ enum Unit {
 }
 
 /// Runs the program. Exit codes: 0 all tasks completed (or all is well), 1 a task or the daemon failed,
-/// 2 usage or configuration, 5 the mission is running already, 75 try again (no room on the disk).
+/// 2 usage or configuration, 5 the mission is running already, 75 try again (no room on
+/// the disk, or a last write whose outcome only the next start can tell).
 #[must_use]
 pub fn main() -> ExitCode {
     // The launcher is this program as well, and must have nothing of what follows.

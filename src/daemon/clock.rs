@@ -15,14 +15,15 @@ use crate::sys::clock::since_boot;
 pub(super) struct Clock {
     wall_ms: i64,
     boot: Duration,
-    floor: Timestamp,
 }
 
 impl Clock {
     /// Starts at the machine's wall time, but never below `floor`, the time of the last event.
     #[must_use]
     pub(super) fn start(floor: Timestamp) -> Clock {
-        Clock { wall_ms: wall_ms(), boot: since_boot(), floor }
+        // From the later of the two on: time that only stood at the floor would fire no deadline
+        // until the machine's date has caught up.
+        Clock { wall_ms: wall_ms().max(floor.0), boot: since_boot() }
     }
 
     /// The time now.
@@ -33,7 +34,7 @@ impl Clock {
 
     fn at(&self, since_boot: Duration) -> Timestamp {
         let passed = i64::try_from(since_boot.saturating_sub(self.boot).as_millis());
-        Timestamp(self.wall_ms.saturating_add(passed.unwrap_or(i64::MAX))).max(self.floor)
+        Timestamp(self.wall_ms.saturating_add(passed.unwrap_or(i64::MAX)))
     }
 
     /// How long until `deadline`; zero when it is past. Rounded up, so that waiting for it is enough.
@@ -57,13 +58,21 @@ mod tests {
     #[test]
     fn time_never_falls_below_the_last_event() {
         let future = Timestamp(wall_ms() + 3_600_000);
-        assert_eq!(Clock::start(future).now(), future);
+        assert!(Clock::start(future).now() >= future);
         assert!(Clock::start(Timestamp(0)).now() < future);
     }
 
     #[test]
+    fn time_also_passes_where_the_last_event_lies_in_the_future() {
+        let future = Timestamp(wall_ms() + 3_600_000);
+        let clock = Clock::start(future);
+        let later = clock.at(clock.boot + Duration::from_secs(60));
+        assert_eq!(later, future.plus_ms(60_000));
+    }
+
+    #[test]
     fn time_passes_as_the_boot_clock_does() {
-        let clock = Clock { wall_ms: 1_000, boot: Duration::from_secs(50), floor: Timestamp(0) };
+        let clock = Clock { wall_ms: 1_000, boot: Duration::from_secs(50) };
         assert_eq!(clock.at(Duration::from_millis(50_250)), Timestamp(1_250));
         assert_eq!(clock.at(Duration::from_secs(1)), Timestamp(1_000));
     }

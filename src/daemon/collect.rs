@@ -79,7 +79,8 @@ pub(super) fn checkpoint_dir(
     let root = ground.dirs.agent(agent).task(task).join("checkpoint");
     let mut left = Left::default();
     let mut paths = Vec::new();
-    if let Err(error) = list(&root, Path::new(""), limits.checkpoint_files, &mut paths) {
+    let mut seen = 0;
+    if let Err(error) = list(&root, Path::new(""), limits.checkpoint_files, &mut seen, &mut paths) {
         left.complaints.push(format!("{agent}: cannot list the checkpoint of {task}: {error}"));
     }
     paths.sort();
@@ -122,17 +123,29 @@ impl Stored {
 }
 
 /// Regular files below `root`, nothing else; the process that wrote them is gone.
-fn list(root: &Path, below: &Path, max: u32, paths: &mut Vec<PathBuf>) -> io::Result<()> {
+fn list(
+    root: &Path,
+    below: &Path,
+    max: u32,
+    seen: &mut u64,
+    paths: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     const DEPTH: usize = 32;
+    // Directories and whatever else is no file count as well: they cost time, and hold a thread.
+    let most = 1_000 + 8 * u64::from(max);
     if below.components().count() > DEPTH {
         return Err(io::Error::other("directories are nested too deep"));
     }
     for entry in fs::read_dir(root.join(below))? {
         let entry = entry?;
+        *seen += 1;
+        if *seen > most {
+            return Err(io::Error::other(format!("more than {most} entries")));
+        }
         let kind = entry.file_type()?;
         let path = below.join(entry.file_name());
         if kind.is_dir() {
-            list(root, &path, max, paths)?;
+            list(root, &path, max, seen, paths)?;
         } else if kind.is_file() {
             if paths.len() >= usize::try_from(max).unwrap_or(usize::MAX) {
                 return Err(io::Error::other(format!("more than {max} files")));
@@ -257,6 +270,21 @@ mod tests {
         assert_eq!(of("{\"a\": 1}", true).as_deref(), Some("\"{\\\"a\\\": 1}\""));
         assert_eq!(of(" \n", false), None);
         assert!(of(&"\u{1}".repeat(100), false).unwrap().len() <= 40);
+    }
+
+    #[test]
+    fn a_tree_of_directories_without_files_is_not_walked_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 0..1_100 {
+            fs::create_dir(dir.path().join(number.to_string())).unwrap();
+        }
+        let (mut seen, mut paths) = (0, Vec::new());
+        let listed = list(dir.path(), Path::new(""), 1, &mut seen, &mut paths);
+        assert!(listed.unwrap_err().to_string().contains("entries"));
+        assert!(seen <= 1_009, "{seen}");
+        let mut seen = 0;
+        list(dir.path(), Path::new(""), 100, &mut seen, &mut paths).unwrap();
+        assert_eq!(seen, 1_100);
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::store::{self, AppendError, Class, Record, Store};
 const MAX_IN_FLIGHT: usize = 32_768;
 /// Bytes of content in one batch above which it is flushed.
 const FLUSH_BYTES: usize = 4 << 20;
+/// Facts that wait for room on the disk above which refused strangers are not among them.
+const MAX_REFUSED_DEFERRED: usize = 1_024;
 /// First delay before lost facts are told again; it doubles up to [`RETRY_MAX_MS`].
 const RETRY_MS: u64 = 1_000;
 const RETRY_MAX_MS: u64 = 60_000;
@@ -97,9 +99,16 @@ impl<O> Pipeline<O> {
         &self.follower
     }
 
-    /// The blobs that a checkpoint names, decided or durable.
+    /// The blobs that a checkpoint names: decided, durable, or in a fact that waits to be told again.
     pub(super) fn live_blobs(&self) -> BTreeSet<BlobHash> {
-        self.head().live_blobs().union(&self.follower.live_blobs()).copied().collect()
+        let mut live = self.head().live_blobs();
+        live.extend(self.follower.live_blobs());
+        for fact in self.facts.iter().map(|(_, fact)| fact).chain(&self.deferred) {
+            if let Fact::AgentEnded { checkpoint: Some((_, files)), .. } = fact {
+                live.extend(files.iter().map(|file| file.hash));
+            }
+        }
+        live
     }
 
     /// The store, for snapshots.
@@ -148,7 +157,11 @@ impl<O> Pipeline<O> {
     /// Tells the core that something has happened.
     pub(super) fn fact(&mut self, now: Timestamp, fact: Fact) {
         if self.is_degraded() {
-            self.deferred.push_back(fact);
+            // Strangers can't make the queue grow for as long as the disk is full.
+            let refused = matches!(fact, Fact::PeerRefused { .. });
+            if !refused || self.deferred.len() < MAX_REFUSED_DEFERRED {
+                self.deferred.push_back(fact);
+            }
             return;
         }
         let mut step = self.head.fact(now, fact.clone());
@@ -205,16 +218,16 @@ impl<O> Pipeline<O> {
     }
 
     /// Ends the batch and hands it to the store. What the store refuses at once comes back: outputs
-    /// that will never be released.
+    /// that will never be released; the head was folded anew then.
     ///
     /// # Errors
     /// The store takes nothing any more.
-    pub(super) fn flush(&mut self, now: Timestamp) -> Result<Vec<O>, AppendError> {
+    pub(super) fn flush(&mut self, now: Timestamp) -> Result<Option<Vec<O>>, AppendError> {
         let mut step = self.head.seal(now);
         self.absorb(&mut step);
         if self.batch.is_empty() {
             self.class = Class::Request;
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let first = self.batch.first().map_or(Seq(0), |logged| logged.seq);
         let class = std::mem::replace(&mut self.class, Class::Request);
@@ -224,7 +237,7 @@ impl<O> Pipeline<O> {
         // Room ran out since these requests were let in: so this one batch is.
         let class = if self.store.is_low() { Class::Fact } else { class };
         match self.store.append(records, class) {
-            Ok(()) => Ok(Vec::new()),
+            Ok(()) => Ok(None),
             Err(error @ (AppendError::Dead { .. } | AppendError::Closed)) => Err(error),
             Err(
                 AppendError::QueueFull
@@ -233,7 +246,7 @@ impl<O> Pipeline<O> {
                 | AppendError::Rewound
                 | AppendError::OutOfSequence { .. }
                 | AppendError::Empty,
-            ) => Ok(self.refold(now, first)),
+            ) => Ok(Some(self.refold(now, first))),
         }
     }
 
@@ -346,5 +359,56 @@ impl<O> Pipeline<O> {
     /// Ends the store, after all that waits is written.
     pub(super) fn close(self) -> store::Head {
         self.store.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::view::{Exit, FileRef};
+    use crate::ids::Incarnation;
+
+    fn pipeline(dir: &std::path::Path) -> Pipeline<()> {
+        let options = store::Options { reserve: 0, headroom: 0, ..store::Options::default() };
+        let opened = Store::open(dir, &options, &State::is_known, Box::new(|_| {})).unwrap();
+        Pipeline::new(State::new(), opened.store)
+    }
+
+    fn ended(hash: BlobHash) -> Fact {
+        let file = FileRef { path: "half".into(), hash, size: 4, mode: 0o600 };
+        Fact::AgentEnded {
+            uid: AgentUid(1),
+            incarnation: Incarnation(1),
+            exit: Exit::Lost,
+            output: None,
+            checkpoint: Some((None, vec![file])),
+        }
+    }
+
+    /// On a full disk the pins of a process's last checkpoint went with the lost output, and a
+    /// collection took its files before the fact that names them could be told again.
+    #[test]
+    fn blobs_of_a_fact_that_waits_for_room_are_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pipeline = pipeline(dir.path());
+        let hash = BlobHash([7; 32]);
+        pipeline.facts.push_back((Seq(1), ended(hash)));
+        assert!(pipeline.live_blobs().contains(&hash));
+        pipeline.refold(Timestamp(0), Seq(1));
+        assert!(pipeline.is_degraded() && pipeline.live_blobs().contains(&hash));
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_queue_of_facts_that_wait_for_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pipeline = pipeline(dir.path());
+        pipeline.deferred.push_back(Fact::Alert { text: "first".into() });
+        for pid in 0..10_000 {
+            let (socket, reason) = ("control".to_owned(), "no".to_owned());
+            pipeline.fact(Timestamp(0), Fact::PeerRefused { socket, pid, reason });
+        }
+        assert_eq!(pipeline.deferred.len(), MAX_REFUSED_DEFERRED);
+        pipeline.fact(Timestamp(0), ended(BlobHash([1; 32])));
+        assert_eq!(pipeline.deferred.len(), MAX_REFUSED_DEFERRED + 1);
     }
 }

@@ -19,11 +19,15 @@ use crate::core::view::Reply;
 use crate::ids::{AgentName, AgentUid, BlobHash, Incarnation, Seq};
 use crate::launch::{Pid, SweepError, sweep};
 use crate::proto::wire::SaveCheckpoint;
+use crate::store::blobs::Collection;
 use crate::store::{Hash, ReadError};
 use crate::supervise::{Outcome, Prepared, SetupFailure};
 
 /// Events read at once where their contents may be large.
 const PIECE: usize = 64;
+
+/// Bytes of contents of single messages that are held for one answer.
+const SEQS_BYTES: usize = 4 << 20;
 
 /// What a job came to.
 #[derive(Debug)]
@@ -64,18 +68,30 @@ pub(super) struct Jobs {
     ground: Shared,
     done: mpsc::UnboundedSender<Done>,
     running: usize,
+    /// Blobs are being looked through; what becomes garbage meanwhile is for the next time.
+    collapsing: bool,
 }
 
 impl Jobs {
     /// Outcomes go to the receiver that comes with it.
     pub(super) fn new(ground: Shared) -> (Jobs, mpsc::UnboundedReceiver<Done>) {
         let (done, outcomes) = mpsc::unbounded_channel();
-        (Jobs { ground, done, running: 0 }, outcomes)
+        (Jobs { ground, done, running: 0, collapsing: false }, outcomes)
     }
 
     /// One outcome was taken.
     pub(super) fn finished(&mut self) {
         self.running = self.running.saturating_sub(1);
+    }
+
+    /// Whether blobs are being looked through.
+    pub(super) fn is_collapsing(&self) -> bool {
+        self.collapsing
+    }
+
+    /// Blobs were looked through.
+    pub(super) fn collapsed(&mut self) {
+        self.collapsing = false;
     }
 
     /// Whether none runs.
@@ -161,11 +177,12 @@ impl Jobs {
         });
     }
 
-    /// Removes blobs that no checkpoint names.
-    pub(super) fn collapse(&mut self, live: BTreeSet<BlobHash>) {
+    /// Removes blobs that no checkpoint names; `begun` is older than `live`.
+    pub(super) fn collapse(&mut self, begun: Collection, live: BTreeSet<BlobHash>) {
+        self.collapsing = true;
         self.run(move |ground| {
             let live = live.into_iter().map(|hash| Hash(hash.0)).collect();
-            let collected = ground.blobs.collect(&live);
+            let collected = ground.blobs.collect(begun, &live);
             Done::Collapsed(collected.map(|c| c.bytes).map_err(|error| error.to_string()))
         });
     }
@@ -185,7 +202,7 @@ fn page(ground: &Shared, what: &ReadWhat) -> Result<LogPage, ReadError> {
             let mut held = 0;
             while page.events.len() < *limit && held < *bytes {
                 let most = (*limit - page.events.len()).min(PIECE);
-                let piece = reader.scan(page.upto.0 + 1, most, &kinds)?;
+                let piece = reader.scan(page.upto.0.saturating_add(1), most, &kinds)?;
                 page.upto = Seq(piece.next_seq.saturating_sub(1));
                 for event in piece.records.iter().filter_map(logged) {
                     if held >= *bytes {
@@ -202,9 +219,21 @@ fn page(ground: &Shared, what: &ReadWhat) -> Result<LogPage, ReadError> {
             Ok(page)
         }
         ReadWhat::Seqs(seqs) => {
-            let mut events = Vec::with_capacity(seqs.len());
+            let (mut events, mut held) = (Vec::new(), 0);
+            let mut seen = BTreeSet::new();
             for seq in seqs {
-                events.extend(reader.get(seq.0)?.as_ref().and_then(logged));
+                // The hub answers with no more than that, and one message named a thousand times
+                // would else be held a thousand times.
+                if held > SEQS_BYTES {
+                    break;
+                }
+                if !seen.insert(*seq) {
+                    continue;
+                }
+                if let Some(event) = reader.get(seq.0)?.as_ref().and_then(logged) {
+                    held += event.content.as_ref().map_or(0, Json::len);
+                    events.push(event);
+                }
             }
             Ok(LogPage { upto: seqs.iter().max().copied().unwrap_or(floor), events, floor })
         }

@@ -192,6 +192,10 @@ impl Daemon {
                 self.manager.ping();
                 *at = Instant::now() + every;
             }
+            if matches!(event, Event::Due) {
+                // What came in before something was due counts before it (CORE 20).
+                self.take_more(&mut sources)?;
+            }
             self.take(event)?;
             self.take_more(&mut sources)?;
         }
@@ -283,8 +287,10 @@ impl Daemon {
         }
         match self.pipeline.flush(now) {
             Ok(lost) => {
-                if !lost.is_empty() {
+                if let Some(lost) = lost {
                     self.lose(now, lost, "the log has no room");
+                    // Acknowledgements may be among what was lost.
+                    self.hub.resync(now, self.pipeline.head());
                 }
                 Ok(())
             }

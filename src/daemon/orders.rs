@@ -7,6 +7,7 @@ use super::prepare::{Launch, Task};
 use crate::bus::{Anchor, ProcessId};
 use crate::core::event::Event as Logged;
 use crate::core::fact::{Fact, TaskRun, Want};
+use crate::core::head::Caller;
 use crate::core::state::{Process, State};
 use crate::ids::{AgentUid, Timestamp};
 use crate::supervise::{Order, Outcome, Preparation, SetupFailure};
@@ -88,9 +89,16 @@ impl Daemon {
                 }
             }
             Done::Page(id, page) => self.hub.feed(now, id, page, self.pipeline.durable()),
-            Done::Answer(ticket, reply) => self.send(ticket, reply),
+            Done::Answer(ticket, reply) => {
+                if let (Err(_), Caller::Agent(asker)) = (&reply, ticket.who()) {
+                    // What could not be restored is not there: the next answer tries again.
+                    self.restored.retain(|(uid, _), _| *uid != asker);
+                }
+                self.send(ticket, reply);
+            }
             Done::Stored(asked, stored) => self.stored(now, *asked, stored),
             Done::Collapsed(result) => {
+                self.jobs.collapsed();
                 if let Err(text) = result {
                     self.tell(now, Fact::Alert { text: format!("blobs: {text}") });
                 }

@@ -176,7 +176,7 @@ impl Daemon {
             Ok(stored) => stored,
             Err(denied) => {
                 if denied.code == Code::Limit {
-                    self.jobs.collapse(self.pipeline.live_blobs());
+                    self.blobs_may_go();
                 }
                 let after = self.pipeline.head().head();
                 return self.pipeline.park(after, Output::Refused { ticket, denied });

@@ -7,11 +7,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 
 use crate::ids::Timestamp;
 
 /// Size at which `daemon.log` is rotated.
 const MAX_LOG: u64 = 4 << 20;
+/// Lines that wait for a reader; more are lost.
+const WORDS: usize = 1_024;
 /// Older files kept.
 const KEEP: u32 = 3;
 
@@ -29,7 +33,7 @@ pub(super) enum Tone {
 }
 
 enum Sink {
-    Stderr,
+    Stderr(Words),
     File(LogFile),
 }
 
@@ -52,7 +56,7 @@ impl Screen {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colour = wanted && !dumb && io::stderr().is_terminal();
-        Screen { sink: Sink::Stderr, colour, quiet }
+        Screen { sink: Sink::Stderr(Words::to(io::stderr())), colour, quiet }
     }
 
     /// A file.
@@ -95,7 +99,7 @@ impl Screen {
 
     fn write(&mut self, line: &str) {
         let _lost = match &mut self.sink {
-            Sink::Stderr => io::stderr().lock().write_all(line.as_bytes()),
+            Sink::Stderr(words) => words.write(line),
             Sink::File(file) => file.write(line.as_bytes()),
         };
     }
@@ -127,6 +131,46 @@ pub(super) fn clean(text: &str) -> String {
         }
     }
     out
+}
+
+/// Words on their way to somebody who may have stopped reading (Ctrl-S, a pager, a full pipe): a
+/// thread of its own waits for them, the loop never does. Made after the launcher: it is a thread.
+struct Words {
+    queue: Option<SyncSender<String>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Words {
+    fn to(mut to: impl Write + Send + 'static) -> Words {
+        let (queue, lines) = sync_channel::<String>(WORDS);
+        let write = move || {
+            for line in lines {
+                // Nobody is there any more: then nobody misses it.
+                let _lost = to.write_all(line.as_bytes());
+            }
+        };
+        let writer = std::thread::Builder::new().name("screen".into()).spawn(write).ok();
+        Words { queue: writer.is_some().then_some(queue), writer }
+    }
+
+    fn write(&self, line: &str) -> io::Result<()> {
+        let sent = self.queue.as_ref().map(|queue| queue.try_send(line.to_owned()));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => Err(io::ErrorKind::WouldBlock.into()),
+            None => io::stderr().lock().write_all(line.as_bytes()),
+        }
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(writer) = self.writer.take() {
+            // What follows on standard error or output comes after this.
+            let _ended = writer.join();
+        }
+    }
 }
 
 struct LogFile {
@@ -172,6 +216,22 @@ mod tests {
     fn what_a_terminal_would_obey_is_escaped() {
         assert_eq!(clean("a\u{1b}[31m\u{9b}\u{202e}b\nc"), "a\\u{1b}[31m\\u{9b}\\u{202e}b\\nc");
         assert_eq!(clean(&"x".repeat(1000)).len(), 403);
+    }
+
+    /// The foreground daemon of a person who had pressed Ctrl-S stood still with the mission.
+    #[test]
+    fn nobody_waits_for_a_reader_who_does_not_read() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let words = Words::to(writer);
+        let line = format!("{}\n", "x".repeat(99));
+        let taken = (0..10 * WORDS).filter(|_| words.write(&line).is_ok()).count();
+        assert!((WORDS..10 * WORDS).contains(&taken), "{taken}");
+        let read = std::thread::spawn(move || {
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut reader, &mut text).map(|_| text)
+        });
+        drop(words);
+        assert_eq!(read.join().unwrap().unwrap(), line.repeat(taken), "the rest is whole");
     }
 
     #[test]

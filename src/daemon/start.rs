@@ -113,7 +113,10 @@ impl StartError {
         match self {
             StartError::Lock(LockError::Held { .. })
             | StartError::Open(OpenError::Locked { .. }) => 5,
-            StartError::Open(OpenError::Full { .. }) | StartError::Blobs(BlobError::Full) => 75,
+            StartError::Open(OpenError::Full { .. })
+            | StartError::Blobs(BlobError::Full)
+            // The log has the last word, and the next start hears it.
+            | StartError::Run(RunError::Log(_) | RunError::Closed) => 75,
             StartError::Dirs(_) => 2,
             _ => 1,
         }
@@ -133,7 +136,10 @@ pub(super) fn start(
     let dirs = places.of(&mission.spec.name).prepare()?;
     let lock = MissionLock::take(&dirs.lock())?;
     if options.fresh {
+        // A daemon that sees another runtime directory may be at work there.
+        let held = store::hold(dirs.state())?;
         put_aside(dirs.state()).map_err(StartError::Fresh)?;
+        drop(held);
     }
     // Before any thread: what it forks must not hold anybody's locks.
     become_supervisor().map_err(process("become a supervisor of processes"))?;
@@ -214,7 +220,9 @@ fn open(
 
 /// Renames a state directory to `NAME.old-N` and makes an empty one.
 fn put_aside(state: &Path) -> io::Result<()> {
-    if std::fs::read_dir(state)?.next().is_none() {
+    let mut entries = std::fs::read_dir(state)?;
+    // The lock is there in any case: we hold it.
+    if entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "mission.lock")) {
         return Ok(());
     }
     for number in 1..1_000 {

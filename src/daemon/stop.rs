@@ -180,6 +180,8 @@ impl Daemon {
     pub(super) fn die(&mut self, now: Timestamp, why: FatalError) {
         self.screen.warn(&format!("the log can't be trusted any more: {why}"));
         self.dead = Some(why);
+        // Also what waits is neither granted nor refused: it may have been written.
+        self.hub.fall_silent();
         self.begin_stop(now, "the log can't be trusted any more", Some(0));
     }
 
@@ -213,8 +215,13 @@ impl Daemon {
     }
 
     pub(super) fn blobs_may_go(&mut self) {
-        // What only the head knows of is pinned.
-        self.jobs.collapse(self.pipeline.live_blobs());
+        // One at a time, whoever asks how often.
+        if self.jobs.is_collapsing() {
+            return;
+        }
+        // First this: a blob may be pinned now and named by the head a moment later.
+        let begun = self.ground.blobs.begin_collection();
+        self.jobs.collapse(begun, self.pipeline.live_blobs());
     }
 }
 
