@@ -2,7 +2,7 @@
 //! no read of the log.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::core::event::{Event, Logged, MessagePublished};
 use crate::core::json::Json;
@@ -16,14 +16,17 @@ const MESSAGES: usize = 4_096;
 /// Bytes of their contents that are kept.
 const BYTES: usize = 4 << 20;
 
-/// A message, shared by all who are to get it, with the frame that most of them get.
+/// Frames of a message that are kept, each for another name of a subscription.
+const FRAMES: usize = 4;
+
+/// A message, shared by all who are to get it, with the frames that most of them get.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) view: MessageView,
     /// Whether it is in the log.
     pub(super) ephemeral: bool,
     event: Option<MessagePublished>,
-    frame: OnceLock<Arc<[u8]>>,
+    frames: Mutex<Vec<(SubscriptionName, Arc<[u8]>)>>,
 }
 
 impl Message {
@@ -43,12 +46,12 @@ impl Message {
             content: logged.content.clone().or_else(|| Json::parse("null").ok())?,
         };
         let event = Some(event.clone());
-        Some(Arc::new(Message { view, ephemeral: false, event, frame: OnceLock::new() }))
+        Some(Arc::new(Message { view, ephemeral: false, event, frames: Mutex::default() }))
     }
 
     /// A message that is not in the log.
     pub(super) fn ephemeral(view: MessageView) -> Message {
-        Message { view, ephemeral: true, event: None, frame: OnceLock::new() }
+        Message { view, ephemeral: true, event: None, frames: Mutex::default() }
     }
 
     pub(super) fn seq(&self) -> Seq {
@@ -65,16 +68,25 @@ impl Message {
         self.event.as_ref()
     }
 
-    /// The notification for a subscription: encoded once for all first deliveries to an `inbox`.
+    /// The notification for a subscription: encoded once for all first deliveries to subscriptions
+    /// of that name.
     pub(super) fn frame(&self, subscription: &SubscriptionName, redelivered: bool) -> Arc<[u8]> {
-        let encode = || {
+        let encode = || -> Arc<[u8]> {
             let line = encode::message(subscription, &self.view, redelivered, self.ephemeral);
             Arc::from(line.unwrap_or_default())
         };
-        if redelivered || subscription.as_str() != "inbox" {
+        if redelivered {
             return encode();
         }
-        Arc::clone(self.frame.get_or_init(encode))
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, frame)) = frames.iter().find(|(name, _)| name == subscription) {
+            return Arc::clone(frame);
+        }
+        let frame = encode();
+        if frames.len() < FRAMES {
+            frames.push((subscription.clone(), Arc::clone(&frame)));
+        }
+        frame
     }
 }
 

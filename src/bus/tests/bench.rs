@@ -8,12 +8,14 @@ use std::io::Read;
 fn what_a_delivery_costs() {
     for readers in [1usize, 8, 64] {
         for ephemeral in [false, true] {
-            measure(readers, ephemeral);
+            for per_turn in [1, 16, 256] {
+                measure(readers, ephemeral, per_turn);
+            }
         }
     }
 }
 
-fn measure(readers: usize, ephemeral: bool) {
+fn measure(readers: usize, ephemeral: bool, per_turn: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let limits = Limits { connections: 200, ..Limits::default() };
@@ -49,7 +51,7 @@ fn measure(readers: usize, ephemeral: bool) {
         let uid = rig.uid("a");
         let (mut spent, mut sent) = (0, 0);
         while sent < total {
-            let batch = 16.min(total - sent);
+            let batch = per_turn.min(total - sent);
             let mut events = Vec::new();
             let mut ephemerals = Vec::new();
             for _ in 0..batch {

@@ -21,6 +21,8 @@ use super::{Failure, LAST, QUIET};
 
 /// How many requests of one kind an agent has on the way at once.
 const IN_FLIGHT: usize = 4;
+/// How many more messages an agent publishes than it has got.
+const AHEAD: usize = 50;
 
 fn variable(name: &str) -> Result<String, Failure> {
     std::env::var(name).map_err(|_| Failure::new(format!("{name} is not set")))
@@ -33,6 +35,17 @@ struct Agent {
     /// Tries without an answer, of the former life.
     unanswered: Vec<(String, String)>,
     quiet: tokio::sync::watch::Sender<bool>,
+    /// Messages that came in this life; who talks waits for it, or inboxes would fill up.
+    got: tokio::sync::watch::Sender<usize>,
+}
+
+/// A notification that is there already.
+async fn at_once(notifications: &mut Notifications) -> Option<Notification> {
+    tokio::select! {
+        biased;
+        notification = notifications.next() => notification,
+        () = std::future::ready(()) => None,
+    }
 }
 
 /// Runs until the daemon is gone.
@@ -59,6 +72,7 @@ pub(crate) async fn run() -> Result<(), Failure> {
         journal: std::cell::RefCell::new(Journal::open(&path)?),
         unanswered,
         quiet: tokio::sync::watch::Sender::new(false),
+        got: tokio::sync::watch::Sender::new(0),
     };
     let _: Subscribed = agent.call(Method::Subscribe, Subscribe::default()).await?;
     tokio::try_join!(agent.listen(notifications), agent.talk(), agent.resume())?;
@@ -117,7 +131,10 @@ impl Agent {
         let others: Vec<&str> =
             super::SERVICES.iter().copied().filter(|name| *name != self.name).collect();
         let mut number = 0_usize;
+        let mut got = self.got.subscribe();
         while !*self.quiet.borrow() {
+            let paced = got.wait_for(|got| number < *got + AHEAD);
+            paced.await.map_err(|_| Failure::new("nobody listens"))?;
             let mut batch = Vec::new();
             for _ in 0..IN_FLIGHT {
                 number += 1;
@@ -172,15 +189,25 @@ impl Agent {
         self.note(&Entry::Completed { task: task.to_owned(), epoch })
     }
 
+    /// Takes what has come, acts on it, acknowledges it at once as a whole.
     async fn listen(&self, mut notifications: Notifications) -> Result<(), Failure> {
-        while let Some(notification) = notifications.next().await {
-            let Notification::Message(delivery) = notification else { continue };
-            let MessageView { seq, content, r#type, .. } = delivery.message;
-            self.note(&Entry::Got { seq: seq.0, redelivered: delivery.redelivered })?;
-            let content: Value = serde_json::from_str(content.get())?;
-            self.react(&r#type.to_string(), &content).await?;
-            let acked: Acked = self.call(Method::Ack, json!({ "upto": seq })).await?;
-            self.note(&Entry::Acked { upto: seq.0.min(acked.upto.0) })?;
+        while let Some(first) = notifications.next().await {
+            let mut batch = vec![first];
+            while let Some(more) = at_once(&mut notifications).await {
+                batch.push(more);
+            }
+            let mut upto = 0;
+            for notification in batch {
+                let Notification::Message(delivery) = notification else { continue };
+                let MessageView { seq, content, r#type, .. } = delivery.message;
+                self.note(&Entry::Got { seq: seq.0, redelivered: delivery.redelivered })?;
+                let content: Value = serde_json::from_str(content.get())?;
+                self.react(&r#type.to_string(), &content).await?;
+                upto = upto.max(seq.0);
+                self.got.send_modify(|got| *got += 1);
+            }
+            let acked: Acked = self.call(Method::Ack, json!({ "upto": upto })).await?;
+            self.note(&Entry::Acked { upto: upto.min(acked.upto.0) })?;
         }
         Err(Failure::new("the daemon is gone"))
     }

@@ -306,8 +306,9 @@ async fn ask(
     Ok(true)
 }
 
+/// To all: a broadcast finds room however full an inbox is.
 async fn publish(client: &Client, kind: &str) -> Result<(), Failure> {
-    let params = json!({ "type": kind, "to": SERVICES, "content": {} });
+    let params = json!({ "type": kind, "content": {} });
     let _: Published = client.call(Method::Publish, &params).await?;
     Ok(())
 }

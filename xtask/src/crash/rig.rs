@@ -80,7 +80,7 @@ impl Rig {
                 }
             }
         });
-        Ok(Daemon { child, lines, seen: Vec::new() })
+        Ok(Daemon { child, lines, seen: Vec::new(), over: false })
     }
 }
 
@@ -89,6 +89,8 @@ pub(crate) struct Daemon {
     child: Child,
     lines: UnboundedReceiver<String>,
     seen: Vec<String>,
+    /// Reaped.
+    over: bool,
 }
 
 impl Daemon {
@@ -114,12 +116,24 @@ impl Daemon {
     /// `kill -9`, then everything it started must end by itself. Returns how long that took.
     pub(crate) fn kill(mut self) -> Result<Duration, Failure> {
         self.child.kill()?;
+        self.over = true;
         all_gone(GONE_WITHIN)
     }
 
     /// It ends by itself, and everything with it.
-    pub(crate) fn ended(self) -> Result<Duration, Failure> {
+    pub(crate) fn ended(mut self) -> Result<Duration, Failure> {
+        self.over = true;
         all_gone(UP_WITHIN)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // A test that has failed leaves nothing behind. After `kill` and `ended` the pid is reaped, and
+        // might be another's by now.
+        if !self.over {
+            let _ended = self.child.kill();
+        }
     }
 }
 

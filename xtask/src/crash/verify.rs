@@ -76,6 +76,7 @@ impl Log {
     }
 
     /// Takes in the next event.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the model has looked at the rest")]
     pub(crate) fn take(&mut self, view: &EventView) -> Result<(), Failure> {
         if view.seq.0 != self.head() + 1 {
             return fail(format!("event {} follows {}", view.seq, self.head()));
@@ -104,15 +105,11 @@ impl Log {
                 }
                 self.take_key(view)?;
             }
-            Event::TaskCompleted(e) => {
-                if !self.completed.insert(e.task.to_string()) {
-                    return fail(format!("task {} is completed twice", e.task));
-                }
+            Event::TaskCompleted(e) if !self.completed.insert(e.task.to_string()) => {
+                return fail(format!("task {} is completed twice", e.task));
             }
-            Event::HandoffCompleted(e) => {
-                if !self.handed_over.insert(e.handoff.to_string()) {
-                    return fail(format!("handoff {} is completed twice", e.handoff));
-                }
+            Event::HandoffCompleted(e) if !self.handed_over.insert(e.handoff.to_string()) => {
+                return fail(format!("handoff {} is completed twice", e.handoff));
             }
             _ => {}
         }
