@@ -377,7 +377,7 @@ fn ordinary_programs_work() {
         let mut rig = Rig::new();
         let out = rig.output(
             "set -e
-            perl -e 'setpriority(0, 0, 5); print getpriority(0, 0), \"\\n\"'
+            perl -e 'setpriority(0, 0, 19); print getpriority(0, 0), \"\\n\"'
             nice -n 1 true
             ls /usr > /dev/null
             printf 'b\\na\\n' | sort | tar -cf - -T /dev/null > t.tar
@@ -388,6 +388,6 @@ fn ordinary_programs_work() {
             mktemp > /dev/null
             echo done",
         );
-        assert_eq!(out, "5\nout\nthread\ndone");
+        assert_eq!(out, "19\nout\nthread\ndone");
     });
 }
