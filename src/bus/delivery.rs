@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::conn::ConnId;
 use super::follow;
 use super::hub::Hub;
-use super::inbound::{ConnId, Ticket};
+use super::inbound::Ticket;
 use super::log::{LogPage, ReadId};
 use super::mailbox::Whose;
 use super::outbox::Frame;
-use super::pump::{FETCH_BYTES, MailboxId, Purpose, Turn, may_receive};
+use super::pump::{FETCH_BYTES, Turn, may_receive};
+use super::reads::{MailboxId, Purpose};
 use super::recent::Message;
 use super::subscribe::note;
 use crate::core::denied::{Code, Denied};

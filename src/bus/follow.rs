@@ -7,7 +7,7 @@ use super::conn::Conn;
 use super::inbound::Ticket;
 use super::log::{LogPage, ReadId, ReadWhat};
 use super::outbox::Frame;
-use super::pump::{Dirty, Purpose, Reads};
+use super::reads::{AuditWait, Dirty, Purpose, Reads};
 use crate::core::denied::Denied;
 use crate::core::event::Logged;
 use crate::core::json::Json;
@@ -23,15 +23,6 @@ const BEHIND: usize = 256;
 
 /// How long to wait after a failed read of the log, in milliseconds.
 const RETRY_MS: u64 = 1_000;
-
-/// An `audit.read` whose page is being read.
-#[derive(Debug)]
-pub(super) struct AuditWait {
-    pub(super) conn: Arc<Conn>,
-    pub(super) ticket: Ticket,
-    pub(super) kinds: Vec<String>,
-    pub(super) follow: bool,
-}
 
 /// The event as its readers get it.
 pub(super) fn view(logged: &Logged) -> Option<EventView> {

@@ -9,14 +9,15 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::conn::{Clock, Conn, written};
+use super::conn::{Conn, ConnId, written};
 use super::follow::Follower;
-use super::inbound::{Arrival, ConnId, Input, Inputs, Kind, Ticket};
+use super::inbound::{Arrival, Input, Inputs, Kind, Ticket};
 use super::listen::{Anchor, Door, Identify, ListenError, Listening, Shared, by_kernel, listen};
 use super::log::LogRead;
 use super::mailbox::Mailbox;
-use super::pump::{Dirty, MailboxId, Reads};
 use super::quota::Owner;
+use super::reader::Clock;
+use super::reads::{Dirty, MailboxId, Reads};
 use super::recent::Recent;
 use crate::core::denied::{Code, Denied};
 use crate::core::head::Caller;

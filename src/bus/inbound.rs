@@ -5,16 +5,12 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::conn::Conn;
+use super::conn::{Conn, ConnId};
 use super::outbox::Frame;
 use crate::core::denied::{Code, Denied};
 use crate::core::head::Caller;
 use crate::ids::{Key, Timestamp};
 use crate::proto::{Call, Id, Method, encode};
-
-/// A connection; never handed out twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnId(pub(super) u64);
 
 /// The right and the duty to answer one request. Dropped without an answer, it answers `unavailable`.
 #[derive(Debug)]

@@ -15,10 +15,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::conn::{self, Clock, Conn, Reader};
+use super::conn::{Conn, ConnId};
 use super::identity::{self, Reason, Standing};
-use super::inbound::{ConnId, Input, Kind};
+use super::inbound::{Input, Kind};
 use super::quota::{Bucket, Owner, SECOND};
+use super::reader::{self, Clock, Reader};
 use crate::core::denied::{Code, Denied};
 use crate::proto::encode;
 use crate::sys::peer::{Peer, PeerError, ProcessId};
@@ -365,9 +366,9 @@ impl Accepting {
             },
         };
         let (shared, owner) = (Arc::clone(&self.shared), Arc::clone(&self.owner));
-        tokio::spawn(conn::write(Arc::clone(&conn), self.shared.inputs.clone()));
+        tokio::spawn(reader::write(Arc::clone(&conn), self.shared.inputs.clone()));
         tokio::spawn(async move {
-            conn::run(conn, reader).await;
+            reader::run(conn, reader).await;
             owner.connections.fetch_sub(1, Ordering::Relaxed);
             shared.open.fetch_sub(1, Ordering::Relaxed);
             shared.ended.notify_waiters();

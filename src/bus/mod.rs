@@ -29,13 +29,16 @@ mod mailbox;
 mod outbox;
 mod pump;
 mod quota;
+mod reader;
+mod reads;
 mod recent;
 mod subscribe;
 #[cfg(test)]
 mod tests;
 
+pub use conn::ConnId;
 pub use hub::{Hub, Options};
-pub use inbound::{Arrival, ConnId, Inbound, Input, Inputs, Ticket};
+pub use inbound::{Arrival, Inbound, Input, Inputs, Ticket};
 pub use listen::{Anchor, ListenError};
 pub use log::{LogPage, LogRead, ReadId, ReadWhat};
 

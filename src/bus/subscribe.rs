@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::conn::ConnId;
 use super::follow;
 use super::hub::Hub;
-use super::inbound::{ConnId, Ticket};
+use super::inbound::Ticket;
 use super::log::ReadWhat;
 use super::mailbox::{Consumer, Mailbox, Waiting, Whose};
-use super::pump::{MailboxId, Purpose, Turn};
+use super::pump::Turn;
+use super::reads::{MailboxId, Purpose};
 use crate::core::denied::{Code, Denied};
 use crate::core::head::Caller;
 use crate::core::request::Ack;
