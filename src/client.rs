@@ -28,6 +28,7 @@ use crate::proto::denied::Denied;
 use crate::proto::encode::{self, CodecError};
 use crate::proto::wire::{Hello, HelloReply};
 use crate::proto::{FEATURES, Incoming, MAX_REPLY_LINE, Method, Notification, VERSION};
+use crate::sys::watch::Watch;
 
 /// How long a call waits for its reply unless told otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -190,6 +191,18 @@ impl Client {
         let link = Link { pending, requests, tasks };
         let hello = link.call(Method::Hello, hello, None, CONNECT_TIMEOUT).await?;
         Ok((Client { link, hello }, Notifications(notifications)))
+    }
+
+    /// Waits for the end of the daemon's process, not only of its connection: once this is over, its
+    /// locks are free and another daemon can take the mission. Cancel-safe. Needs to be able to name
+    /// the process (not from a pid namespace of one's own); otherwise it is over at once.
+    pub async fn wait_for_exit(&self) {
+        let Ok(process) = crate::sys::process::pidfd(self.hello.pid) else { return };
+        let Ok(watch) = Watch::new() else { return };
+        // Readable once it has ended (pidfd_open(2)); there is nothing else to learn.
+        if watch.readable_of(&process, 0).is_ok() {
+            let _ended = watch.readable().await;
+        }
     }
 
     /// What the daemon answered to `hello`.

@@ -518,6 +518,7 @@ scenarios! {
     stopping_leaves_nothing
     the_daemon_is_restarted
     the_file_is_changed
+    transient_launch_failures_are_tried_again
     deadlines_and_pruning
     settled_missions_end
 }

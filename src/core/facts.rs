@@ -262,6 +262,12 @@ fn launches_differently(old: &AgentSpec, new: &AgentSpec) -> bool {
     old.launch_digest != new.launch_digest || old.mode != new.mode || old.level != new.level
 }
 
+/// Whether a launch failed for lack of something that others may give back: `EAGAIN`, `ENOMEM`, `ENFILE`,
+/// `EMFILE`, `ENOBUFS`, `ETOOMANYREFS` (the user's descriptors in flight). Linux's numbers, as in the log.
+fn may_pass(errno: i32) -> bool {
+    matches!(errno, 11 | 12 | 23 | 24 | 105 | 109)
+}
+
 /// What becomes of an agent whose process has ended so.
 fn next(
     state: &State,
@@ -286,10 +292,12 @@ fn next(
     if state.mission.state != MissionStateName::Running {
         return AfterEnd::Idle;
     }
-    if let Exit::SetupFailed { .. } = exit {
+    let restart = agent.spec.restart;
+    if let Exit::SetupFailed { errno, .. } = exit
+        && (restart.on == RestartOn::Never || !may_pass(*errno))
+    {
         return AfterEnd::Failed(exit.to_string());
     }
-    let restart = agent.spec.restart;
     let again = match (agent.spec.mode, restart.on) {
         (Mode::Task, _) if success => return AfterEnd::Idle,
         (Mode::Task, RestartOn::Never) => return AfterEnd::Idle,

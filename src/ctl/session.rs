@@ -181,9 +181,13 @@ impl Session {
         self.inbound.next().await
     }
 
-    /// Waits, but not for long, until the daemon has hung up.
+    /// Waits, but not for long, until the daemon has hung up and its process has ended.
     pub(crate) async fn wait_for_end(&mut self, within: Duration) {
-        let end = async { while self.inbound.next().await.is_some() {} };
+        let end = async {
+            while self.inbound.next().await.is_some() {}
+            // It hangs up before it closes its log and lets go of its locks.
+            self.client.wait_for_exit().await;
+        };
         // Whether it was reached or not, there is nothing more to wait for.
         let _ = timeout(within, end).await;
     }

@@ -183,7 +183,13 @@ fn run(args: &Start) -> ExitCode {
                 Verdict::Bad => 1,
             })
         }
-        Err(error) => fail(&error, error.exit_code()),
+        Err(error) => {
+            let failed = fail(&error, error.exit_code());
+            if let Some(help) = error.help(&name) {
+                complain(&format!("  help:  {help}"));
+            }
+            failed
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::config::dirs::{Dirs, DirsError, Places};
 use crate::config::{Durability, Mission};
 use crate::core::fact::Fact;
 use crate::core::state::{SnapshotError, State};
-use crate::ids::{AgentUid, Seq, Timestamp};
+use crate::ids::{AgentUid, MissionName, Seq, Timestamp};
 use crate::launch::{LaunchError, Launcher, become_supervisor};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::{self, Notice, OpenError, Opened, ReadError, Store};
@@ -107,6 +107,21 @@ pub(super) enum StartError {
 }
 
 impl StartError {
+    /// What can be done about it, where there is something to say.
+    pub(super) fn help(&self, mission: &MissionName) -> Option<String> {
+        match self {
+            StartError::Lock(LockError::Held { .. })
+            | StartError::Open(OpenError::Locked { .. }) => Some(format!(
+                "`missionctl -m {mission} status` shows it, `missionctl -m {mission} stop` ends it"
+            )),
+            StartError::Dirs(_) => Some(
+                "XDG_STATE_HOME and XDG_RUNTIME_DIR say where they are; you must be able to write there"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
     /// The exit code: 5 for a conflict, 75 for something that may pass, 2 for a wrong set-up, else 1.
     #[must_use]
     pub(super) fn exit_code(&self) -> u8 {
