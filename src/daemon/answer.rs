@@ -106,16 +106,11 @@ impl Daemon {
         for event in &released.events {
             self.follow_agents(now, event);
             self.show(event);
-            match &event.event {
-                Kind::MissionStopping(stopping) => {
-                    let grace_ms = stopping.grace_ms;
-                    self.begin_stop(now, &stopping.why, grace_ms);
-                }
-                Kind::TaskPruned(pruned) => {
-                    self.restored.retain(|(_, task), _| *task != pruned.task);
-                    self.blobs_may_go();
-                }
-                _ => {}
+            if let Kind::MissionStopping(stopping) = &event.event {
+                self.begin_stop(now, &stopping.why, stopping.grace_ms);
+            } else if let Kind::TaskPruned(pruned) = &event.event {
+                self.restored.retain(|(_, task), _| *task != pruned.task);
+                self.blobs_may_go();
             }
         }
         for uid in released.touched {
@@ -154,17 +149,16 @@ impl Daemon {
     /// Refuses what waited for events that will never be.
     pub(super) fn lose(&mut self, now: Timestamp, lost: Vec<Output>, why: &str) {
         for output in lost {
+            if let Output::Stop { ticket, grace_ms } = output {
+                self.stop_asked(now, ticket, grace_ms);
+                continue;
+            }
             let denied = Denied::new(
                 Code::Unavailable,
                 format!("the change could not be written ({why}); nothing has changed, try again"),
             );
-            match output {
-                Output::Stop { ticket, grace_ms } => self.stop_asked(now, ticket, grace_ms),
-                output => {
-                    if let Output::Refused { ticket, denied } = output.refused(denied) {
-                        self.hub.reply::<()>(ticket, Err(&denied));
-                    }
-                }
+            if let Output::Refused { ticket, denied } = output.refused(denied) {
+                self.hub.reply::<()>(ticket, Err(&denied));
             }
         }
     }
@@ -181,7 +175,7 @@ impl Daemon {
             Ok(reply) => reply,
             refused @ Err(_) => return self.send(ticket, refused),
         };
-        let restore = self.to_restore(who, method, &reply);
+        let restore = self.due_checkpoint(who, method, &reply);
         let fills = match (&reply, method) {
             (Reply::Task(task), Method::TaskGet | Method::TaskClaim) => {
                 task.data_at.is_some() || task.result_at.is_some()
@@ -197,7 +191,7 @@ impl Daemon {
     }
 
     /// The checkpoint that a service finds in its handoff directory when it has this answer.
-    fn to_restore(
+    fn due_checkpoint(
         &mut self,
         who: &Caller,
         method: Method,

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::time::Instant;
+
 use crate::ids::Timestamp;
 use crate::sys::clock::since_boot;
 
@@ -37,10 +39,10 @@ impl Clock {
         Timestamp(self.wall_ms.saturating_add(passed.unwrap_or(i64::MAX)))
     }
 
-    /// How long until `deadline`; zero when it is past. Rounded up, so that waiting for it is enough.
-    #[must_use]
-    pub(super) fn until(&self, deadline: Timestamp) -> Duration {
-        Duration::from_millis(deadline.since_ms(self.now()))
+    /// A point in time as the runtime's timers want it. The runtime's clock stops while the machine is
+    /// suspended: a timer may be late by that, and the loop, whatever wakes it, looks at this clock.
+    pub(super) fn instant(&self, at: Timestamp) -> Instant {
+        Instant::now() + Duration::from_millis(at.since_ms(self.now()))
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) enum Done {
     Page(ReadId, Result<LogPage, Denied>),
     /// A reply with all its content.
     Answer(Ticket, Result<Reply, Denied>),
+    /// What comes with a task lies in the handoff directory of the one that is to complete its handoff.
+    Restored(Box<Inbound>, Result<(), Denied>),
     /// The files of a checkpoint are stored.
     Stored(Box<(Inbound, SaveCheckpoint)>, Result<Stored, Denied>),
     /// Blobs that nobody needs were removed, or that failed.
@@ -149,17 +151,19 @@ impl Jobs {
     ) {
         self.run(move |ground| {
             let filled = fill(ground, reply).and_then(|reply| {
-                if let Some((agent, checkpoint)) = restore {
-                    let dirs = ground.dirs.agent(&agent);
-                    prepare::restore_for_service(ground, &dirs, &checkpoint).map_err(|error| {
-                        let cause = std::error::Error::source(&error);
-                        let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
-                        Denied::new(Code::Unavailable, format!("{error}{cause}"))
-                    })?;
+                if let Some((agent, checkpoint)) = &restore {
+                    restored(ground, agent, checkpoint)?;
                 }
                 Ok(reply)
             });
             Done::Answer(ticket, filled)
+        });
+    }
+
+    /// Restores a checkpoint before a request is decided.
+    pub(super) fn restore(&mut self, inbound: Inbound, agent: AgentName, checkpoint: Restore) {
+        self.run(move |ground| {
+            Done::Restored(Box::new(inbound), restored(ground, &agent, &checkpoint))
         });
     }
 
@@ -186,6 +190,15 @@ impl Jobs {
             Done::Collapsed(collected.map(|c| c.bytes).map_err(|error| error.to_string()))
         });
     }
+}
+
+fn restored(ground: &Shared, agent: &AgentName, checkpoint: &Restore) -> Result<(), Denied> {
+    let dirs = ground.dirs.agent(agent);
+    prepare::restore_for_service(ground, &dirs, checkpoint).map_err(|error| {
+        let cause = std::error::Error::source(&error);
+        let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
+        Denied::new(Code::Unavailable, format!("{error}{cause}"))
+    })
 }
 
 fn unreadable(error: &ReadError) -> Denied {

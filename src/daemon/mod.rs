@@ -161,17 +161,12 @@ enum Event {
 impl Daemon {
     /// Runs until the mission has ended and nothing of it is left.
     async fn run(mut self, mut sources: Sources) -> Result<Daemon, RunError> {
-        let mut ping = self.manager.ping_every().map(|every| Instant::now() + every);
         loop {
             self.turn_end()?;
             if let Some(outcome) = self.finished() {
                 return outcome.map(|()| self);
             }
-            let due = self.next_deadline().map(|at| Instant::now() + self.clock.until(at));
-            let wake = match (due, ping) {
-                (Some(due), Some(ping)) => Some(due.min(ping)),
-                (due, ping) => due.or(ping),
-            };
+            let wake = self.next_deadline().map(|at| self.clock.instant(at));
             let has_room = self.pipeline.has_room();
             let event = tokio::select! {
                 biased;
@@ -186,12 +181,7 @@ impl Daemon {
                 Some(input) = sources.inputs.next(), if has_room => Event::Input(input),
                 else => return Err(RunError::Closed),
             };
-            if let (Some(at), Some(every)) = (&mut ping, self.manager.ping_every())
-                && *at <= Instant::now()
-            {
-                self.manager.ping();
-                *at = Instant::now() + every;
-            }
+            self.manager.ping_if_due(self.clock.now());
             if matches!(event, Event::Due) {
                 // What came in before something was due counts before it (CORE 20).
                 self.take_more(&mut sources)?;
@@ -256,6 +246,7 @@ impl Daemon {
             self.hub.next_deadline(),
             self.supervisor.next_deadline(),
             self.silence,
+            self.manager.next_ping(),
         ];
         all.into_iter().flatten().min()
     }

@@ -3,15 +3,16 @@
 //! Without `NOTIFY_SOCKET` nothing is sent and nothing is woken for it. The pings come from the main
 //! loop itself: a loop that hangs is a daemon that is restarted.
 
-use std::time::Duration;
-
 use sd_notify::NotifyState;
+
+use crate::ids::Timestamp;
 
 /// The service manager, if there is one.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
     listening: bool,
-    ping_every: Option<Duration>,
+    ping_every: Option<u64>,
+    next_ping: Option<Timestamp>,
     status: String,
     ready: bool,
 }
@@ -25,7 +26,8 @@ impl ServiceManager {
         // Half of what it allows, as sd_watchdog_enabled(3) advises.
         ServiceManager {
             listening,
-            ping_every: limit.map(|limit| limit / 2),
+            ping_every: limit.map(|limit| u64::try_from(limit.as_millis() / 2).unwrap_or(u64::MAX)),
+            next_ping: limit.map(|_| Timestamp(0)),
             status: String::new(),
             ready: false,
         }
@@ -37,10 +39,9 @@ impl ServiceManager {
         self.listening
     }
 
-    /// How often [`ServiceManager::ping`] is due; none without a watchdog.
-    #[must_use]
-    pub(super) fn ping_every(&self) -> Option<Duration> {
-        self.ping_every
+    /// When the next ping is due; none without a watchdog.
+    pub(super) fn next_ping(&self) -> Option<Timestamp> {
+        self.next_ping
     }
 
     /// Everything is up. Said once.
@@ -63,9 +64,14 @@ impl ServiceManager {
         self.send(&[NotifyState::Stopping]);
     }
 
-    /// The main loop lives.
-    pub(super) fn ping(&self) {
-        self.send(&[NotifyState::Watchdog]);
+    /// Says that the main loop lives, as often as it has to.
+    pub(super) fn ping_if_due(&mut self, now: Timestamp) {
+        if let Some(every) = self.ping_every
+            && self.next_ping.is_none_or(|at| at <= now)
+        {
+            self.send(&[NotifyState::Watchdog]);
+            self.next_ping = Some(now.plus_ms(every));
+        }
     }
 
     fn send(&self, states: &[NotifyState<'_>]) {

@@ -8,6 +8,7 @@ use crate::bus::{Anchor, ProcessId};
 use crate::core::event::Event as Logged;
 use crate::core::fact::{Fact, TaskRun, Want};
 use crate::core::head::Caller;
+use crate::core::spec::Permission;
 use crate::core::state::{Process, State};
 use crate::ids::{AgentUid, Timestamp};
 use crate::supervise::{Order, Outcome, Preparation, SetupFailure};
@@ -96,6 +97,7 @@ impl Daemon {
                 }
                 self.send(ticket, reply);
             }
+            Done::Restored(inbound, restored) => self.restored(*inbound, restored),
             Done::Stored(asked, stored) => self.stored(now, *asked, stored),
             Done::Collapsed(result) => {
                 self.jobs.collapsed();
@@ -136,16 +138,16 @@ impl Daemon {
 
     /// Sockets come and go with agents, before their first start.
     pub(super) fn follow_agents(&mut self, now: Timestamp, event: &crate::core::event::Logged) {
-        match &event.event {
-            Logged::AgentAdded(_) => self.listen(now, AgentUid(event.seq.0)),
-            Logged::AgentRemoved(removed) => {
-                self.hub.remove_agent(removed.agent);
-                self.agents.remove(&removed.agent);
-                self.restored.retain(|(uid, _), _| *uid != removed.agent);
-            }
-            Logged::AgentReady(_) | Logged::AgentStarted(_) => self.silence = Some(now),
-            Logged::MissionConfigured(configured) => self.hub.set_limits(&configured.limits),
-            _ => {}
+        if let Logged::AgentAdded(_) = &event.event {
+            self.listen(now, AgentUid(event.seq.0));
+        } else if let Logged::AgentRemoved(removed) = &event.event {
+            self.hub.remove_agent(removed.agent);
+            self.agents.remove(&removed.agent);
+            self.restored.retain(|(uid, _), _| *uid != removed.agent);
+        } else if let Logged::AgentReady(_) | Logged::AgentStarted(_) = &event.event {
+            self.silence = Some(now);
+        } else if let Logged::MissionConfigured(configured) = &event.event {
+            self.hub.set_limits(&configured.limits);
         }
     }
 
@@ -212,6 +214,8 @@ fn launch_of(state: &State, preparation: &Preparation) -> Option<Launch> {
     Some(Launch {
         agent: agent.spec.name.clone(),
         role: agent.role.clone(),
+        // Not what the file says: the role may have been changed since.
+        can_write: state.permissions(*uid).has(Permission::Write),
         incarnation: *incarnation,
         stage: *stage,
         task,

@@ -32,6 +32,8 @@ pub(super) struct Launch {
     pub agent: AgentName,
     /// Its role now.
     pub role: RoleName,
+    /// Whether that role may write the workspace.
+    pub can_write: bool,
     /// Which start of it.
     pub incarnation: Incarnation,
     /// What is made ready.
@@ -122,7 +124,7 @@ pub(super) fn prepare(
     if launch.stage == Stage::Release {
         return Ok((Prepared::Release { environment: mission, stdin }, Vec::new()));
     }
-    let plan = plan(ground, config, &dirs, task.as_ref())?;
+    let plan = plan(ground, config, launch.can_write, &dirs, task.as_ref())?;
     let gaps = plan.gaps.iter().map(ToString::to_string).collect();
     let spec = LaunchSpec {
         agent: launch.agent.to_string(),
@@ -350,6 +352,7 @@ fn environment(
 fn plan(
     ground: &Ground,
     config: &AgentLaunch,
+    can_write: bool,
     dirs: &AgentDirs,
     task: Option<&TaskPlace>,
 ) -> Result<policy::ProcessPlan, SetupFailure> {
@@ -372,7 +375,7 @@ fn plan(
     };
     let request = PlanRequest {
         level: config.level,
-        workspace_write: config.workspace_write,
+        workspace_write: can_write,
         roots,
         landlock: config.landlock,
         enforcement: config.enforcement,

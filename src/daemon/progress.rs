@@ -3,7 +3,7 @@
 use super::Daemon;
 use super::screen::Tone;
 use crate::core::event::{AfterEnd, Event, HandoffEnd, Logged, RequeueWhy, StopWhy};
-use crate::core::state::{Process, State};
+use crate::core::state::{Process, State, TaskState};
 use crate::core::view::{Exit, MissionStateName, Party};
 use crate::ids::{AgentUid, HandoffId};
 
@@ -110,11 +110,15 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
             agent(e.agent, format!("{:?}", e.phase).to_lowercase(), Tone::Faint)
         }
         Event::AgentStarted(e) => {
-            let run = state.agent(e.agent).and_then(|agent| match &agent.process {
-                Process::Starting { run: Some(run), .. }
-                | Process::Running { run: Some(run), .. } => Some(format!(" on {}", run.task)),
-                _ => None,
-            });
+            let process = state.agent(e.agent).map(|agent| &agent.process);
+            let run = if let Some(
+                Process::Starting { run: Some(run), .. } | Process::Running { run: Some(run), .. },
+            ) = process
+            {
+                Some(format!(" on {}", run.task))
+            } else {
+                None
+            };
             let text = format!("runs{} (pid {})", run.unwrap_or_default(), e.pid);
             agent(e.agent, text, Tone::Plain)
         }
@@ -246,10 +250,8 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
 }
 
 fn owner(state: &State, task: &crate::ids::TaskId) -> String {
-    let owner = state.tasks.get(task).and_then(|task| match &task.state {
-        crate::core::state::TaskState::Settled(settled) => settled.owner,
-        _ => None,
-    });
+    let state_of = state.tasks.get(task).map(|task| &task.state);
+    let owner = if let Some(TaskState::Settled(settled)) = state_of { settled.owner } else { None };
     owner.map_or_else(String::new, |uid| format!(" by {}", name(state, uid)))
 }
 

@@ -3,14 +3,15 @@
 use super::Daemon;
 use super::answer::Output;
 use super::collect::Stored;
+use super::ground::Restore;
 use crate::bus::{Arrival, Inbound, Input};
 use crate::core::denied::{Code, Denied};
 use crate::core::fact::Fact;
 use crate::core::head::Caller;
 use crate::core::request::{Ack, AgentRef, BusRight, CheckpointSave, Request};
-use crate::core::spec::{Permission, Permissions, ReadyWhen};
-use crate::core::state::TaskState;
-use crate::ids::{AgentUid, Timestamp};
+use crate::core::spec::{Mode, Permission, Permissions, ReadyWhen};
+use crate::core::state::{HandoffState, TaskState};
+use crate::ids::{AgentName, AgentUid, Timestamp};
 use crate::proto::Call;
 use crate::proto::wire::SaveCheckpoint;
 
@@ -40,6 +41,47 @@ impl Daemon {
         if stops && (self.pipeline.is_degraded() || self.disk_low) {
             return self.stop_unwritten(inbound);
         }
+        if let Some((agent, checkpoint)) = self.comes_with(&inbound) {
+            return self.jobs.restore(inbound, agent, checkpoint);
+        }
+        self.decide(inbound);
+    }
+
+    /// What a service is to find in its handoff directory before it owns the task: nothing tells it
+    /// of that, neither answer nor message, before the files are there.
+    fn comes_with(&mut self, inbound: &Inbound) -> Option<(AgentName, Restore)> {
+        let (Caller::Agent(uid), Call::Core(Request::HandoffComplete(asked))) =
+            (&inbound.who, &inbound.call)
+        else {
+            return None;
+        };
+        let state = self.pipeline.head();
+        let (agent, handoff) = (state.agent(*uid)?, state.handoffs.get(&asked.handoff)?);
+        if handoff.to != *uid
+            || handoff.state != HandoffState::Quiesced
+            || agent.spec.mode != Mode::Service
+        {
+            return None;
+        }
+        let (name, task, id) = (agent.spec.name.clone(), handoff.task.clone(), handoff.checkpoint?);
+        let restore = Restore::of(state, id)?;
+        // A JSON that is decided and not yet written can't be read back.
+        if restore.json_at.is_some_and(|at| at > self.pipeline.durable().head()) {
+            return None;
+        }
+        self.restored.insert((*uid, task), id);
+        Some((name, restore))
+    }
+
+    /// The checkpoint lies where its new owner looks for it, or can't.
+    pub(super) fn restored(&mut self, inbound: Inbound, restored: Result<(), Denied>) {
+        match restored {
+            Ok(()) => self.decide(inbound),
+            Err(denied) => self.hub.reply::<()>(inbound.ticket, Err(&denied)),
+        }
+    }
+
+    fn decide(&mut self, inbound: Inbound) {
         let Inbound { ticket, who, pid, method, call, key, at } = inbound;
         let grant = |right| Request::Bus(right);
         let (request, output) = match call {
@@ -48,10 +90,7 @@ impl Daemon {
                 return self.save(inbound, save);
             }
             Call::Core(request) => {
-                let acked = match &request {
-                    Request::Ack(ack) => Some(ack.clone()),
-                    _ => None,
-                };
+                let acked = if let Request::Ack(ack) = &request { Some(ack.clone()) } else { None };
                 let step = self.pipeline.request(at, &who, key.as_ref(), request);
                 if let Some(ephemeral) = step.ephemeral {
                     self.pipeline.park(step.after, Output::Ephemeral(ephemeral));

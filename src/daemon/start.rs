@@ -24,7 +24,7 @@ use super::lock::{LockError, MissionLock};
 use super::notify::ServiceManager;
 use super::screen::Screen;
 use super::stop::SNAPSHOT_VERSION;
-use super::summary::{self, Verdict};
+use super::summary::{self, Started};
 use super::{Daemon, RunError, Sources};
 use crate::bus::{Hub, ListenError, Options as HubOptions};
 use crate::config::dirs::{Dirs, DirsError, Places};
@@ -49,17 +49,6 @@ pub(super) struct Options {
     pub quiet: bool,
     /// Who waits for the word that everything is up.
     pub detached: Detached,
-}
-
-/// How a start came out.
-#[derive(Debug)]
-pub(super) struct Started {
-    /// All is well, or not.
-    pub verdict: Verdict,
-    /// What was done by whom.
-    pub summary: String,
-    /// Nothing was started: it had all been done before.
-    pub was_over: bool,
 }
 
 /// Why a mission could not be started, or ended before its time.
@@ -133,7 +122,16 @@ impl StartError {
             // The log has the last word, and the next start hears it.
             | StartError::Run(RunError::Log(_) | RunError::Closed) => 75,
             StartError::Dirs(_) => 2,
-            _ => 1,
+            StartError::Lock(_)
+            | StartError::Fresh(_)
+            | StartError::Process { .. }
+            | StartError::Launcher(_)
+            | StartError::Open(_)
+            | StartError::Read(_)
+            | StartError::Snapshot(_)
+            | StartError::Blobs(_)
+            | StartError::Listen(_)
+            | StartError::Run(_) => 1,
         }
     }
 }

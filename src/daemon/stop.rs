@@ -8,8 +8,8 @@
 //! stopped all the same, and the next start finds in the log that they were lost.
 
 use super::answer::Output;
-use super::start::Started;
-use super::{Daemon, RunError, summary};
+use super::summary::{self, Started};
+use super::{Daemon, RunError};
 use crate::bus::{Inbound, Ticket};
 use crate::core::denied::{Code, Denied};
 use crate::core::fact::Fact;

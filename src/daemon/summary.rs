@@ -18,6 +18,17 @@ pub(super) enum Verdict {
     Bad,
 }
 
+/// How a start came out.
+#[derive(Debug)]
+pub(super) struct Started {
+    /// All is well, or not.
+    pub verdict: Verdict,
+    /// What was done by whom.
+    pub summary: String,
+    /// Nothing was started: it had all been done before.
+    pub was_over: bool,
+}
+
 /// Judges by the tasks.
 pub(super) fn verdict(state: &State) -> Verdict {
     let mission = state.mission();
@@ -87,7 +98,7 @@ pub(super) fn render(state: &State, now: Timestamp) -> String {
             TaskState::Settled(settled) => {
                 settled.owner == Some(uid) && settled.how == TaskStateName::Completed
             }
-            _ => false,
+            TaskState::Pending | TaskState::Assigned { .. } | TaskState::Active { .. } => false,
         });
         rows.push(vec![
             agent.spec.name.to_string(),

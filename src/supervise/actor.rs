@@ -349,7 +349,9 @@ impl Supervisor {
                     self.sweep = Sweep::Wanted;
                 }
             }
-            exit => self.over(uid, view_of(exit), stdout.unwrap_or_default(), out),
+            exit @ (Exit::Exited(_) | Exit::Signaled(_) | Exit::SetupFailed { .. }) => {
+                self.over(uid, view_of(exit), stdout.unwrap_or_default(), out);
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! A mission of one's own for a test: directories, the daemon as a child, a client, its events.
+//!
+//! A test program that doesn't use all of it says `#[expect(dead_code, reason = "..")] mod mission;`.
 
-#![allow(dead_code, reason = "each test program uses its part")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of a test function")]
 
 use std::io::{BufRead, BufReader, Read};
@@ -28,7 +29,6 @@ pub(crate) const MISSIONCTL: &str = env!("CARGO_BIN_EXE_missionctl");
 /// A place for one mission, removed with everything in it.
 pub(crate) struct Bench {
     root: tempfile::TempDir,
-    pub(crate) name: String,
     pub(crate) variables: Vec<(String, String)>,
 }
 
@@ -36,7 +36,7 @@ impl Bench {
     /// A mission file of the name `demo`; `body` follows its `[mission]` table's first keys.
     pub(crate) fn new(body: &str) -> Bench {
         let root = tempfile::Builder::new().prefix("md").tempdir().unwrap();
-        let bench = Bench { root, name: "demo".to_owned(), variables: Vec::new() };
+        let bench = Bench { root, variables: Vec::new() };
         for dir in ["run", "state", "ws"] {
             std::fs::create_dir(bench.path(dir)).unwrap();
         }
@@ -133,8 +133,12 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Waits for a line of its progress that holds all of `parts`.
+    /// Waits for a line of its progress that holds all of `parts`; one that came before counts.
     pub(crate) fn line(&mut self, parts: &[&str]) -> String {
+        let fits = |line: &&String| parts.iter().all(|part| line.contains(part));
+        if let Some(line) = self.seen.iter().find(fits) {
+            return line.clone();
+        }
         loop {
             match self.lines.recv_timeout(DEADLINE) {
                 Ok(line) => {

@@ -1,11 +1,8 @@
 //! Nothing is unbounded: silence, life, restarts, starts. And secrets stay secret.
 
-#[path = "support/mission.rs"]
-mod mission;
-
 use std::path::Path;
 
-use mission::{Bench, holds, processes};
+use crate::mission::{self, Bench, holds, processes};
 use missiond::core::view::{AgentStateName, AgentView};
 use missiond::proto::Method;
 use nix::sys::signal::Signal;

@@ -1,11 +1,8 @@
 //! Under a service manager, which the test plays on `NOTIFY_SOCKET` (sd_notify(3)).
 
-#[path = "support/mission.rs"]
-mod mission;
-
 use std::os::unix::net::UnixDatagram;
 
-use mission::{Bench, DEADLINE};
+use crate::mission::{Bench, DEADLINE};
 use nix::sys::signal::Signal;
 
 struct Manager {
@@ -47,7 +44,8 @@ until = "stopped"
 [agents.slow]
 role = "write"
 ready = "hello"
-command = ["sh", "-c", "until [ -e $MISSION_WORKSPACE/go ]; do read -r x < $MISSION_WORKSPACE/fifo; done; missionctl inbox --follow"]
+start_timeout = "60s"
+command = ["sh", "-c", "read -r go < $MISSION_WORKSPACE/fifo; missionctl inbox --follow"]
 [agents.fast]
 role = "write"
 command = ["sh", "-c", "[ -z \"$NOTIFY_SOCKET\" ] && exec sleep 600"]
@@ -62,7 +60,6 @@ async fn ready_comes_when_every_service_agent_is_up_and_stopping_when_it_stops()
     let mut daemon = bench.start(&[]);
     daemon.line(&["slow", "runs"]);
     daemon.line(&["fast", "runs"]);
-    std::fs::write(bench.path("ws/go"), "").unwrap();
     // One of two is up: not ready.
     assert!(!manager.heard.iter().any(|text| text.contains("READY")));
     std::fs::write(&fifo, "go\n").unwrap();

@@ -1,11 +1,6 @@
 //! A mission's life: start, work, end, restart; exit codes; who may run it.
 
-#[path = "support/mission.rs"]
-mod mission;
-#[path = "support/mod.rs"]
-mod support;
-
-use mission::{Bench, MISSIOND, await_end, holds, processes, read};
+use crate::mission::{Bench, MISSIOND, await_end, holds, processes, read};
 use missiond::core::view::{AgentStateName, TaskStateName};
 use nix::sys::signal::Signal;
 

@@ -1,14 +1,10 @@
 //! Who speaks is the kernel's word: an agent at another socket is refused, and that is in the log.
 
-#[path = "support/mission.rs"]
-mod mission;
-mod support;
-
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use mission::{Bench, await_end, holds, processes};
+use crate::mission::{self, Bench, await_end, holds, processes};
 use missiond::client::{Client, ClientError};
 use missiond::core::view::{MissionView, Published};
 use missiond::proto::Method;
@@ -104,7 +100,7 @@ wait
 #[tokio::test]
 async fn at_level_1_an_agent_cannot_signal_its_shim_or_the_daemon() {
     let test = "at_level_1_an_agent_cannot_signal_its_shim_or_the_daemon";
-    if support::skip_without_landlock(test, 6) {
+    if crate::support::skip_without_landlock(test, 6) {
         return;
     }
     let body = SPY.replace("TRY", "kill -9 $PPID; kill -9 DAEMON; exit 7");

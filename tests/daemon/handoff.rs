@@ -1,9 +1,6 @@
 //! A half-finished task moves from one agent to another, with its files and its JSON.
 
-#[path = "support/mission.rs"]
-mod mission;
-
-use mission::{Bench, Daemon, Operator, holds};
+use crate::mission::{self, Bench, Daemon, Operator, holds};
 use missiond::core::denied::Code;
 use missiond::core::view::{AgentStateName, HandoffStateName, TaskStateName};
 use missiond::proto::Method;

@@ -1,0 +1,16 @@
+//! The whole daemon: real processes, sockets and logs, as whoever runs the tests.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail loudly too")]
+
+#[path = "../support/mod.rs"]
+#[expect(dead_code, reason = "the daemon's tests need no process of their own")]
+mod support;
+
+#[path = "../support/mission.rs"]
+mod mission;
+
+mod disk;
+mod handoff;
+mod identity;
+mod life;
+mod limits;
+mod service;
