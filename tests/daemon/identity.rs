@@ -90,7 +90,7 @@ wait
     assert!(ended.data.get().contains("lost"), "{}", ended.data.get());
     assert!(!bench.path("ws/got-in").exists());
     // Told only when nothing was left of it; level `none` shows what it was by its environment.
-    assert_eq!(processes("MISSION_AGENT=spy"), []);
+    assert_eq!(processes("MISSION_AGENT=spy"), Vec::<u32>::new());
     daemon.signal(Signal::SIGTERM);
     daemon.ends_with(0);
     assert!(processes(bench.path("ws").to_str().unwrap()).is_empty());
