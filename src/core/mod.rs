@@ -20,6 +20,7 @@
 
 mod apply;
 mod batch;
+pub mod caller;
 mod decide;
 pub mod denied;
 pub mod event;
@@ -37,6 +38,7 @@ mod tick;
 pub mod view;
 mod views;
 mod waits;
+pub mod words;
 
 use crate::ids::SubscriptionName;
 

@@ -2,8 +2,8 @@
 //! from the one whose own thing it is about; the table below says which. What the *state* allows is
 //! decided after, by the state tables.
 
+use super::caller::Caller;
 use super::denied::{Code, Denied};
-use super::head::Caller;
 use super::request::{BusRight, Request};
 use super::spec::{Permission, Permissions};
 use super::state::State;
@@ -159,11 +159,6 @@ fn within_own(
         return Err(Denied::new(Code::Denied, text));
     }
     Ok(())
-}
-
-/// Whether an agent may own tasks.
-pub(crate) fn may_own(state: &State, uid: AgentUid) -> bool {
-    state.permissions(uid).has(Execute)
 }
 
 /// Whether an agent is told how tasks end and what went wrong.

@@ -5,34 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::json::Json;
 use super::spec::TaskSpec;
+pub use super::words::{MessageType, Phase};
 use crate::ids::{
     AgentName, CheckpointId, Epoch, HandoffId, RoleName, Seq, SubscriptionName, TaskId,
 };
-
-/// What kind of message it is.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum MessageType {
-    /// You own this task now.
-    TaskAssign,
-    /// News of a task.
-    TaskUpdate,
-    /// A task is settled.
-    TaskComplete,
-    /// Will you take this task over?
-    HandoffRequest,
-    /// The target has accepted; the source is to save a checkpoint.
-    HandoffAccept,
-    /// Ownership has moved.
-    HandoffComplete,
-    /// What the sender is doing.
-    StatusUpdate,
-    /// Somebody should look.
-    Alert,
-    /// To all.
-    Broadcast,
-    /// `custom.<name>`; the name obeys the rule of [`SubscriptionName`].
-    Custom(SubscriptionName),
-}
 
 /// Generates a struct of parameters: a person or an agent writes it, so unknown fields are errors.
 macro_rules! params {
@@ -257,29 +233,6 @@ fn inbox() -> SubscriptionName {
     super::inbox_name()
 }
 
-/// What an agent says it is doing (its *state* is what its process is doing).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Phase {
-    /// It has not said anything yet.
-    #[default]
-    Init,
-    /// It waits for work.
-    Ready,
-    /// It decides what to do.
-    Planning,
-    /// It works.
-    Executing,
-    /// It checks its work.
-    Validating,
-    /// It is done.
-    Complete,
-    /// It gave up.
-    Failed,
-}
-
 /// A request to the core. What only the bus deals with (`hello`, `subscribe`, `fetch`, `audit.read`,
 /// `agent.heartbeat`) is asked for its permission with [`Request::Bus`] and carried out above.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -445,58 +398,5 @@ impl Request {
             | Request::MissionStop
             | Request::Bus(_) => Ok(b"{}".to_vec()),
         }
-    }
-}
-
-impl MessageType {
-    const NAMED: [(&'static str, MessageType); 9] = [
-        ("task_assign", MessageType::TaskAssign),
-        ("task_update", MessageType::TaskUpdate),
-        ("task_complete", MessageType::TaskComplete),
-        ("handoff_request", MessageType::HandoffRequest),
-        ("handoff_accept", MessageType::HandoffAccept),
-        ("handoff_complete", MessageType::HandoffComplete),
-        ("status_update", MessageType::StatusUpdate),
-        ("alert", MessageType::Alert),
-        ("broadcast", MessageType::Broadcast),
-    ];
-}
-
-impl std::fmt::Display for MessageType {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if let MessageType::Custom(name) = self {
-            return f.pad(&format!("custom.{name}"));
-        }
-        let named = MessageType::NAMED.iter().find(|(_, t)| t == self);
-        f.pad(named.map_or("broadcast", |(name, _)| name))
-    }
-}
-
-impl std::str::FromStr for MessageType {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(name) = text.strip_prefix("custom.") {
-            return SubscriptionName::new(name)
-                .map(MessageType::Custom)
-                .map_err(|error| error.to_string());
-        }
-        let named = MessageType::NAMED.iter().find(|(name, _)| *name == text);
-        named.map(|(_, t)| t.clone()).ok_or_else(|| {
-            let names: Vec<_> = MessageType::NAMED.iter().map(|(name, _)| *name).collect();
-            let text: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-            format!("unknown message type `{text}`: one of {}, custom.<name>", names.join(", "))
-        })
-    }
-}
-
-impl Serialize for MessageType {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-impl<'de> Deserialize<'de> for MessageType {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
     }
 }

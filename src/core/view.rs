@@ -5,8 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::json::Json;
-use super::request::{MessageType, Phase};
 use super::spec::{Mode, Permissions};
+use super::words::{MessageType, Phase};
 use crate::ids::{
     AgentName, AgentUid, BlobHash, Capability, CheckpointId, Epoch, Generation, HandoffId,
     Incarnation, MessageId, MissionName, RoleName, Seq, TaskId, Timestamp,

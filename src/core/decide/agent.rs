@@ -1,11 +1,11 @@
 //! What can be asked of agents.
 
 use super::{Answer, Decision, check_running};
+use crate::core::caller::Caller;
 use crate::core::denied::{Code, Denied};
 use crate::core::event::{
     AgentDisabled, AgentEnabled, AgentPhaseChanged, AgentRoleChanged, AgentStopping, StopWhy,
 };
-use crate::core::head::Caller;
 use crate::core::request::{AgentPhase, AgentRef, AgentRole, AgentStop};
 use crate::core::state::{Agent, Process, State};
 use crate::ids::{AgentName, AgentUid};

@@ -1,11 +1,11 @@
 //! What can be asked of handoffs. The rows of the handoff table decide; this works out their guards.
 
 use super::{Answer, Decision, check_line, check_running};
+use crate::core::caller::Caller;
 use crate::core::denied::{Code, Denied};
 use crate::core::event::{
     HandoffAccepted, HandoffCompleted, HandoffEnd, HandoffEnded, HandoffRequested,
 };
-use crate::core::head::Caller;
 use crate::core::request::{HandoffRef, HandoffRefuse, HandoffRequest};
 use crate::core::state::{Handoff, HandoffState, State};
 use crate::core::table::handoff::{Column, Effect, Guard, Row, look_up};

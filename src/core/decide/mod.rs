@@ -6,9 +6,9 @@ pub(crate) mod handoff;
 pub(crate) mod message;
 pub(crate) mod task;
 
+use super::caller::Caller;
 use super::denied::{Code, Denied};
 use super::event::{Event, MissionStopping};
-use super::head::Caller;
 use super::json::Json;
 use super::permission;
 use super::request::{MessageType, Request};

@@ -1,12 +1,12 @@
 //! What can be asked of tasks. The rows of the task table decide; this works out their guards.
 
 use super::{Answer, Decision, check_content, check_line, check_running};
+use crate::core::caller::Caller;
 use crate::core::denied::{Code, Denied};
 use crate::core::event::{
     CheckpointSaved, TaskAssigned, TaskCancelled, TaskCompleted, TaskCreated, TaskFailed,
     TaskProgressed, TaskReleased, TaskReserved, TaskStarted,
 };
-use crate::core::head::Caller;
 use crate::core::json::Json;
 use crate::core::request::{
     CheckpointGet, CheckpointSave, TaskAssign, TaskCancel, TaskClaim, TaskList, TaskRelease,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use denials::Denials;
 
 use super::batch::Batch;
+pub use super::caller::Caller;
 use super::decide::message::ack as decide_ack;
 use super::decide::{Answer, Decision, EphemeralDraft, decide, party};
 use super::denied::{Code, Denied};
@@ -24,15 +25,6 @@ use crate::ids::{
     AgentUid, CheckpointId, Epoch, HandoffId, Key, MessageId, Seq, SubscriptionName, TaskId,
     Timestamp,
 };
-
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Caller {
-    /// The person at `missionctl`.
-    Operator,
-    /// An agent, by the kernel's word.
-    Agent(AgentUid),
-}
 
 /// A message that is not logged: to be handed out once `after` is durable, with nothing promised.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::{Agent, Handoff, HandoffState, Process, State, Task, TaskState};
 use crate::core::denied::{Code, Denied};
-use crate::core::spec::{Mode, Permissions};
+use crate::core::spec::{Mode, Permission, Permissions};
 use crate::core::table;
 use crate::core::view::MissionStateName;
 use crate::ids::{AgentName, AgentUid, HandoffId, Incarnation, TaskId};
@@ -59,8 +59,9 @@ impl State {
         agent.and_then(|agent| self.roles.get(&agent.role)).copied().unwrap_or_default()
     }
 
+    /// Whether an agent may own tasks.
     pub(crate) fn executes(&self, uid: AgentUid) -> bool {
-        super::super::permission::may_own(self, uid)
+        self.permissions(uid).has(Permission::Execute)
     }
 
     /// Whether the agent's process has ended for good, as far as its tasks are concerned.

@@ -22,7 +22,7 @@ use super::{Failure, LAST, QUIET};
 /// How many requests of one kind an agent has on the way at once.
 const IN_FLIGHT: usize = 4;
 /// How many more messages an agent publishes than it has got.
-const AHEAD: usize = 50;
+const AHEAD: usize = 8;
 
 fn variable(name: &str) -> Result<String, Failure> {
     std::env::var(name).map_err(|_| Failure::new(format!("{name} is not set")))
@@ -154,7 +154,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Tasks of the former life.
+    /// Tasks that nobody speaks of any more: those of a former life, those left for a handoff.
     async fn resume(&self) -> Result<(), Failure> {
         let tasks: Vec<TaskView> =
             self.call(Method::TaskList, json!({ "owner": self.name })).await?;
@@ -239,7 +239,7 @@ impl Agent {
             ("handoff_complete", ..) => self.finish_own(text("task")).await,
             (QUIET, ..) => {
                 self.quiet.send_replace(true);
-                Ok(())
+                self.resume().await
             }
             (LAST, ..) => {
                 let bye = json!({ "type": "custom.bye", "content": {} });
