@@ -1,6 +1,7 @@
 //! The quickstart: what it says of the tree, and that it does what README promises.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+#[expect(dead_code, reason = "these tests need no process of their own")]
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

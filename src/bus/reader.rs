@@ -61,7 +61,7 @@ enum End {
     HubGone,
 }
 
-/// The reader task. Ends with [`Input::Closed`].
+/// The reader task. Ends with `Input::Closed`.
 pub(super) async fn run(conn: Arc<Conn>, reader: Reader) {
     let mut lines = Lines { conn: &conn, buffer: Vec::new(), searched: 0, charged: 0 };
     let end = serve(&conn, &reader, &mut lines).await;

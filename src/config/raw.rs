@@ -109,7 +109,7 @@ section! {
 section! {
     /// A program on the mission's bus.
     Agent {
-        /// lead, write, read, audit, or one of [roles].
+        /// lead, write, read, audit, or one of `[roles]`.
         required role: At<Id<RoleName>>,
         /// The program and its arguments. A program with a / is relative to this file, else it is looked for in PATH.
         required command: At<Vec<At<String>>>,

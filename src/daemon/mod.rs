@@ -9,8 +9,8 @@
 //! ```
 //!
 //! One thread, one task: it sleeps until something comes, takes everything that is there, decides,
-//! hands the batch to the store, and releases what has become durable meanwhile ([`commit`]). It never
-//! waits for a disk, a lock or an agent: slow work goes to threads ([`jobs`]), processes to
+//! hands the batch to the store, and releases what has become durable meanwhile (`commit`). It never
+//! waits for a disk, a lock or an agent: slow work goes to threads (`jobs`), processes to
 //! [`supervise`](crate::supervise). Without input it doesn't wake up: the next wake-up is the nearest
 //! deadline of core, hub, supervisor or service manager.
 //!

@@ -98,17 +98,17 @@ pub(super) enum StartError {
 impl StartError {
     /// What can be done about it, where there is something to say.
     pub(super) fn help(&self, mission: &MissionName) -> Option<String> {
-        match self {
-            StartError::Lock(LockError::Held { .. })
-            | StartError::Open(OpenError::Locked { .. }) => Some(format!(
+        if let StartError::Lock(LockError::Held { .. })
+        | StartError::Open(OpenError::Locked { .. }) = self
+        {
+            return Some(format!(
                 "`missionctl -m {mission} status` shows it, `missionctl -m {mission} stop` ends it"
-            )),
-            StartError::Dirs(_) => Some(
-                "XDG_STATE_HOME and XDG_RUNTIME_DIR say where they are; you must be able to write there"
-                    .to_owned(),
-            ),
-            _ => None,
+            ));
         }
+        matches!(self, StartError::Dirs(_)).then(|| {
+            "XDG_STATE_HOME and XDG_RUNTIME_DIR say where they are; you must be able to write there"
+                .to_owned()
+        })
     }
 
     /// The exit code: 5 for a conflict, 75 for something that may pass, 2 for a wrong set-up, else 1.

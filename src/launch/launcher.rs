@@ -97,7 +97,7 @@ impl Launcher {
     }
 
     /// Starts a new launcher in place of this one. The old one, if dead, is for
-    /// [`reap`](super::reap).
+    /// [`reap`](super::reap()).
     ///
     /// # Errors
     /// If it can't be started.

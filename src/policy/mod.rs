@@ -1,6 +1,6 @@
 //! What an agent may do to the machine, decided before anything runs.
 //!
-//! [`plan`] turns a request (level, role, directories, limits) and what this kernel can do
+//! [`plan()`] turns a request (level, role, directories, limits) and what this kernel can do
 //! ([`HostFacts`]) into a [`ProcessPlan`]: plain data that names every Landlock rule, every
 //! instruction of the seccomp filter and every resource limit. The launcher applies a plan to the
 //! letter; `explain` prints it; nothing is decided in the child.

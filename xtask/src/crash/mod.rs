@@ -1,7 +1,7 @@
 //! `cargo xtask crash --rounds N`: kills the daemon with SIGKILL at random moments under load and holds
 //! it to what it had acknowledged.
 //!
-//! Three services and one task-mode agent; the services are this program again ([`agent`]). Everyone
+//! Three services and one task-mode agent; the services are this program again (`agent`). Everyone
 //! keeps a journal of what was confirmed to them. After each restart the log must hold all of it, once
 //! ([`verify`]), and no process may be left of the killed daemon ([`rig`]).
 
