@@ -11,6 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -91,6 +92,8 @@ pub(super) enum Outcome {
 /// It can't be started or heard.
 pub(super) fn spawn(file: &Path, more: &[&str]) -> io::Result<Outcome> {
     let mut child = Command::new("/proc/self/exe")
+        // For those who look at `ps`.
+        .arg0("missiond")
         .args(["start", "--background"])
         .args(more)
         .arg("--")
@@ -126,6 +129,8 @@ pub(super) fn spawn(file: &Path, more: &[&str]) -> io::Result<Outcome> {
 /// It leads a process group already.
 pub(super) fn leave_terminal() -> io::Result<()> {
     nix::unistd::setsid()?;
+    // It was executed by a name that says nothing.
+    crate::sys::process::set_name(c"missiond")?;
     std::env::set_current_dir("/")?;
     let _stdin: File = OpenOptions::new().read(true).open("/dev/null")?;
     Ok(())

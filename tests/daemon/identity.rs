@@ -89,8 +89,9 @@ wait
     let ended = operator.event("agent_ended", |_| true).await;
     assert!(ended.data.get().contains("lost"), "{}", ended.data.get());
     assert!(!bench.path("ws/got-in").exists());
-    // Told only when nothing was left of it; level `none` shows what it was by its environment.
-    assert_eq!(processes("MISSION_AGENT=spy"), Vec::<u32>::new());
+    // Told only when nothing was left of it; its processes show by their environment.
+    let mark = format!("MISSION_HOME={}", bench.state().join("agents/spy/home").display());
+    assert_eq!(processes(&mark), Vec::<u32>::new());
     daemon.signal(Signal::SIGTERM);
     daemon.ends_with(0);
     assert!(processes(bench.path("ws").to_str().unwrap()).is_empty());
@@ -161,10 +162,10 @@ missionctl inbox --each -- missionctl send --type custom.echo --json 1
 async fn a_bad_line_ends_its_own_connection_and_no_other() {
     use std::io::{Read, Write};
     let bench = Bench::new(
-        "until = \"stopped\"\n[agents.a]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n",
+        "until = \"stopped\"\n[agents.quiet]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n",
     );
     let mut daemon = bench.start(&[]);
-    daemon.line(&["a", "runs"]);
+    daemon.line(&["quiet", "runs"]);
     let operator = bench.operator().await;
     let control = bench.runtime().join("control.sock");
     let lines: [&[u8]; 4] =
