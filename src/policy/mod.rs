@@ -21,6 +21,7 @@ pub mod landlock;
 pub mod limits;
 mod plan;
 mod request;
+pub mod sandbox;
 pub mod seccomp;
 mod verdict;
 

@@ -8,6 +8,7 @@ use super::host::HostFacts;
 use super::landlock::{self, LandlockPlan};
 use super::limits::{Rlimit, rlimits};
 use super::request::{Enforcement, PlanRequest};
+use super::sandbox::SandboxPlan;
 use super::seccomp;
 use super::verdict::{Gap, PlanError};
 
@@ -17,6 +18,8 @@ use super::verdict::{Gap, PlanError};
 pub struct ProcessPlan {
     /// The level it grants.
     pub level: Level,
+    /// The namespaces and the tree of level 2; none below.
+    pub sandbox: Option<SandboxPlan>,
     /// All capabilities are dropped. Only root has any, and with them Landlock would not hold: it
     /// doesn't stop a reboot, or a read of another's memory under CAP_PERFMON.
     pub drop_capabilities: bool,
@@ -40,6 +43,7 @@ pub fn plan(request: &PlanRequest, host: &HostFacts) -> Result<ProcessPlan, Plan
     match request.level {
         Level::None => Ok(ProcessPlan {
             level: Level::None,
+            sandbox: None,
             drop_capabilities: false,
             no_new_privs: false,
             landlock: None,
@@ -83,6 +87,7 @@ fn level_1(request: &PlanRequest, host: &HostFacts) -> Result<ProcessPlan, PlanE
     let rlimits = rlimits(&request.limits, host, &mut gaps)?;
     Ok(ProcessPlan {
         level: Level::Process,
+        sandbox: None,
         drop_capabilities: true,
         no_new_privs: true,
         landlock,
