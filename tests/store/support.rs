@@ -38,6 +38,15 @@ pub(crate) fn try_open(dir: &Path, options: &Options) -> Result<Log, OpenError> 
     Ok(Log { store, reader, head, snapshot, recovery, notices, dir: dir.to_owned() })
 }
 
+/// A log whose notices go where the test wants them, on the writer's thread.
+pub(crate) fn open_with(
+    dir: &Path,
+    options: &Options,
+    sink: impl Fn(Notice) + Send + 'static,
+) -> Store {
+    Store::open(dir, options, &|_, _| true, Box::new(sink)).unwrap().store
+}
+
 pub(crate) fn open(dir: &Path) -> Log {
     try_open(dir, &options()).unwrap()
 }
