@@ -27,6 +27,8 @@ struct Actor {
     phase: Phase,
     /// It is being stopped; by then its shim has ended it, or is killed.
     stop_by: Option<Timestamp>,
+    /// What it ends for on our side: told instead of how its process ended.
+    failure: Option<view::Exit>,
 }
 
 #[derive(Debug)]
@@ -149,7 +151,13 @@ impl Supervisor {
             if self.first_seen(uid, incarnation) {
                 let stage = Stage::Launch { parked };
                 out.push(Order::Prepare(Preparation { uid, incarnation, run: run.clone(), stage }));
-                let actor = Actor { incarnation, run, phase: Phase::Preparing, stop_by: None };
+                let actor = Actor {
+                    incarnation,
+                    run,
+                    phase: Phase::Preparing,
+                    stop_by: None,
+                    failure: None,
+                };
                 self.actors.insert(uid, actor);
             }
             return;
@@ -219,22 +227,27 @@ impl Supervisor {
                 }
             }
             (Ok(Prepared::Release { environment, stdin }), Phase::Live { handle, .. }) => {
-                let _gone = handle.release(&environment, stdin.as_deref());
+                if let Err(error) = handle.release(&environment, stdin.as_deref()) {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    actor.give_up(SetupFailure { step: "release it to its exec".into(), errno });
+                }
             }
             (Err(failure), Phase::Preparing) => {
                 self.actors.remove(&uid);
                 out.push(setup_failed(uid, incarnation, failure.step, failure.errno));
             }
-            (Err(failure), Phase::Live { handle, .. }) => {
-                out.push(Order::Tell(Fact::Alert { text: format!("{uid}: {failure}") }));
-                let _gone = handle.send(Command::Stop { grace_ms: 0 });
-            }
+            (Err(failure), Phase::Live { .. }) => actor.give_up(failure),
             _ => {}
         }
     }
 
     /// Launches what waits, as far as the launcher takes it.
     fn pump(&mut self, out: &mut Vec<Order>) {
+        self.launch(out);
+        self.begin_sweep(out);
+    }
+
+    fn launch(&mut self, out: &mut Vec<Order>) {
         // A sweep ends every shim that it doesn't know, so none may be born during one.
         while self.sweep == Sweep::Idle
             && let Some(uid) = self.queue.pop_front()
@@ -243,15 +256,18 @@ impl Supervisor {
             let Phase::Queued(spec) = &actor.phase else { continue };
             match self.launcher.launch(spec) {
                 Ok(handle) => {
-                    let watched = self.watch.readable_of(&handle, uid.0);
+                    if let Err(error) = self.watch.readable_of(&handle, uid.0) {
+                        // Nothing would be heard of it. The channel closes here: a shim that is not
+                        // born yet ends before it forks, and what one has started is swept.
+                        let errno = error.raw_os_error().unwrap_or(0);
+                        let step = "watch the shim".to_owned();
+                        actor.failure = Some(view::Exit::SetupFailed { step, errno });
+                        actor.phase = Phase::Sweeping;
+                        self.sweep = Sweep::Wanted;
+                        return;
+                    }
                     let handle = Box::new(handle);
                     actor.phase = Phase::Live { handle, at: At::Launching, go: false };
-                    if let Err(error) = watched {
-                        let incarnation = actor.incarnation;
-                        self.actors.remove(&uid);
-                        let errno = error.raw_os_error().unwrap_or(0);
-                        out.push(setup_failed(uid, incarnation, "watch the shim".into(), errno));
-                    }
                 }
                 Err(LaunchError::Busy) => {
                     self.queue.push_front(uid);
@@ -288,7 +304,6 @@ impl Supervisor {
             }
         }
         self.pump(out);
-        self.begin_sweep(out);
         Ok(())
     }
 
@@ -365,6 +380,7 @@ impl Supervisor {
     ) {
         let Some(actor) = self.actors.get_mut(&uid) else { return };
         let incarnation = actor.incarnation;
+        let exit = actor.failure.take().unwrap_or(exit);
         if let Some(run) = actor.run.clone() {
             actor.phase = Phase::Collecting;
             out.push(Order::Collect(Outcome { uid, incarnation, run, exit, stdout, truncated }));
@@ -423,6 +439,7 @@ impl Supervisor {
         if self.actors.values().any(|actor| matches!(actor.phase, Phase::Sweeping)) {
             self.sweep = Sweep::Wanted;
         }
+        // A sweep that is wanted again comes before what waits to be launched.
         self.begin_sweep(out);
         self.pump(out);
     }
@@ -450,6 +467,17 @@ impl Supervisor {
 }
 
 impl Actor {
+    /// Ends a process that can't be released: it would wait for its exec until its time is up.
+    fn give_up(&mut self, failure: SetupFailure) {
+        let Phase::Live { handle, .. } = &self.phase else { return };
+        if handle.send(Command::Stop { grace_ms: 0 }).is_err() {
+            // Then its channel closes, unless it has already.
+            let _gone = handle.kill();
+        }
+        let SetupFailure { step, errno } = failure;
+        self.failure = Some(view::Exit::SetupFailed { step, errno });
+    }
+
     fn release(&self, uid: AgentUid) -> Order {
         let (incarnation, run) = (self.incarnation, self.run.clone());
         Order::Prepare(Preparation { uid, incarnation, run, stage: Stage::Release })
