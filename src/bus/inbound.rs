@@ -130,6 +130,15 @@ impl Input {
         Input(Kind::Request(Box::new(inbound)))
     }
 
+    /// When it arrived, where that matters: of a request.
+    #[must_use]
+    pub fn arrived(&self) -> Option<Timestamp> {
+        match &self.0 {
+            Kind::Request(inbound) => Some(inbound.at),
+            Kind::Opened(_) | Kind::Room(_) | Kind::Closed(_) | Kind::Refused { .. } => None,
+        }
+    }
+
     pub(super) fn room(conn: ConnId) -> Self {
         Input(Kind::Room(conn))
     }
@@ -147,6 +156,12 @@ impl Inputs {
     /// The next input. Cancel-safe. None only when the hub and all connections are gone.
     pub async fn next(&mut self) -> Option<Input> {
         self.0.recv().await
+    }
+
+    /// How many inputs there are now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.len()
     }
 
     /// The next input, if there is one now: for batches.

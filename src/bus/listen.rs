@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -23,6 +23,10 @@ use super::reader::{self, Clock, Reader};
 use crate::core::denied::{Code, Denied};
 use crate::proto::encode;
 use crate::sys::peer::{Peer, PeerError, ProcessId};
+
+/// Peers that are looked at at once, each by a blocking thread of the runtime: what the kernel says of
+/// a chain of ancestors is read from many files, and a loaded machine is slow at that.
+pub const IDENTIFYING: usize = 4;
 
 /// The longest path of a socket, in bytes (unix(7): `sun_path` has 108, one for the end).
 const MAX_PATH: usize = 107;
@@ -107,6 +111,8 @@ pub(super) struct Shared {
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) clock: Clock,
     pub(super) identify: Identify,
+    /// Peers that may be looked at now.
+    identifying: Arc<Semaphore>,
     pub(super) operator_key: Option<PathBuf>,
     /// The daemon, the launcher, the anchors of live agents.
     pub(super) of_mission: Mutex<Vec<ProcessId>>,
@@ -132,6 +138,7 @@ impl Shared {
             inputs,
             clock,
             identify,
+            identifying: Arc::new(Semaphore::new(IDENTIFYING)),
             operator_key,
             of_mission: Mutex::default(),
             open: AtomicUsize::new(0),
@@ -249,6 +256,13 @@ impl Refusals {
     }
 }
 
+/// What a look at a peer gave.
+struct Seen {
+    stream: UnixStream,
+    peer: Result<Peer, (u32, Reason)>,
+    has_key: bool,
+}
+
 /// A peer that is let in.
 struct Admitted {
     pid: u32,
@@ -285,7 +299,8 @@ impl Accepting {
             say(stream, &Denied::new(Code::Limit, message));
             return Some(());
         }
-        match self.identify(&stream).await {
+        let (stream, identified) = self.identify(stream).await?;
+        match identified {
             Ok(admitted) => self.open(stream, &admitted).await,
             Err((pid, reason)) => {
                 let reason = reason.to_string();
@@ -313,39 +328,60 @@ impl Accepting {
         Ok(())
     }
 
-    async fn identify(&mut self, stream: &UnixStream) -> Result<Admitted, (u32, Reason)> {
-        let of = |shared: &Shared| {
-            (shared.identify)(stream).map_err(|error| {
+    /// Who is on the other side; none when the runtime ends. The next peer waits: in order, and one
+    /// socket never takes more than one thread.
+    async fn identify(
+        &mut self,
+        stream: UnixStream,
+    ) -> Option<(UnixStream, Result<Admitted, (u32, Reason)>)> {
+        if let Door::Agent { anchor, .. } = &mut self.door {
+            let settled = anchor.wait_for(|anchor| *anchor != Anchor::Pending);
+            // Still pending, or gone: then it has no process.
+            let _launched = timeout(LAUNCH, settled).await;
+        }
+        let seen = self.look_at(stream).await?;
+        let identified = seen.peer.and_then(|peer| {
+            let pid = peer.chain.first().map_or(0, |process| process.pid);
+            let standing = self.standing(&peer, seen.has_key);
+            standing.map(|standing| Admitted { pid, standing }).map_err(|reason| (pid, reason))
+        });
+        Some((seen.stream, identified))
+    }
+
+    async fn look_at(&self, stream: UnixStream) -> Option<Seen> {
+        let permit = Arc::clone(&self.shared.identifying).acquire_owned().await.ok()?;
+        let shared = Arc::clone(&self.shared);
+        let at_control = matches!(self.door, Door::Control);
+        let look = move || {
+            let peer = (shared.identify)(&stream).map_err(|error| {
                 let source = std::error::Error::source(&error);
                 let cause = source.map_or(String::new(), |cause| format!(": {cause}"));
                 (error.pid(), Reason::Unknown(format!("{error}{cause}")))
-            })
+            });
+            let has_key =
+                at_control && shared.operator_key.as_ref().is_some_and(|key| key.exists());
+            drop(permit);
+            Seen { stream, peer, has_key }
         };
-        let pid_of = |peer: &Peer| peer.chain.first().map_or(0, |process| process.pid);
+        tokio::task::spawn_blocking(look).await.ok()
+    }
+
+    /// What a peer is by what the mission knows now, after the kernel was asked.
+    fn standing(&self, peer: &Peer, has_key: bool) -> Result<Standing, Reason> {
         let uid = self.shared.uid;
-        match &mut self.door {
+        match &self.door {
             Door::Agent { name, anchor } => {
-                let settled = anchor.wait_for(|anchor| *anchor != Anchor::Pending);
-                let anchor = match timeout(LAUNCH, settled).await {
-                    Ok(Ok(anchor)) => match *anchor {
-                        Anchor::Process(process) => Some(process),
-                        Anchor::None | Anchor::Pending => None,
-                    },
-                    Ok(Err(_)) | Err(_) => None,
+                let anchor = match *anchor.borrow() {
+                    Anchor::Process(process) => Some(process),
+                    Anchor::None | Anchor::Pending => None,
                 };
-                let peer = of(&self.shared)?;
-                let pid = pid_of(&peer);
-                identity::agent(&peer, uid, name, anchor).map_err(|reason| (pid, reason))?;
-                Ok(Admitted { pid, standing: Standing::Operator })
+                identity::agent(peer, uid, name, anchor)?;
+                Ok(Standing::Operator)
             }
             Door::Control => {
-                let peer = of(&self.shared)?;
-                let pid = pid_of(&peer);
-                let has_key = self.shared.operator_key.as_ref().is_some_and(|key| key.exists());
                 let of_mission = self.shared.of_mission.lock();
                 let of_mission = of_mission.unwrap_or_else(PoisonError::into_inner);
-                let standing = identity::operator(&peer, uid, &of_mission, has_key);
-                Ok(Admitted { pid, standing: standing.map_err(|reason| (pid, reason))? })
+                identity::operator(peer, uid, &of_mission, has_key)
             }
         }
     }

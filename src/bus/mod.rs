@@ -14,6 +14,8 @@
 //!                                            '-- Hub::reads -> log -' Hub::feed
 //! ```
 //!
+//! Who a peer is takes many reads of `/proc`: a thread does that, and the loop goes on meanwhile.
+//!
 //! Every queue has a bound and an owner to whom its bytes are charged. Time is an argument of the
 //! hub's methods; only tasks that wait for sockets use timers.
 
@@ -39,7 +41,7 @@ mod tests;
 pub use conn::ConnId;
 pub use hub::{Hub, Options};
 pub use inbound::{Arrival, Inbound, Input, Inputs, Ticket};
-pub use listen::{Anchor, ListenError};
+pub use listen::{Anchor, IDENTIFYING, ListenError};
 pub use log::{LogPage, LogRead, ReadId, ReadWhat};
 
 pub use crate::sys::peer::ProcessId;

@@ -1,8 +1,4 @@
-//! Slow work: on threads that may block, its outcome comes back to the loop.
-//!
-//! Each job is asked for by somebody who is bounded elsewhere (a request, an agent's start or end, a
-//! reader of the log), so the queue of jobs is, too. Threads end when there has been nothing to do
-//! for a while: an idle daemon has none of them.
+//! Slow work: on threads that may block (see `lanes`), its outcome comes back to the loop.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +6,7 @@ use tokio::sync::mpsc;
 
 use super::collect::{self, Left, Stored};
 use super::ground::{Restore, Shared, logged};
+use super::lanes::{self, Lane, Lanes};
 use super::prepare::{self, Launch};
 use crate::bus::{Inbound, LogPage, LogRead, ReadId, ReadWhat, Ticket};
 use crate::core::denied::{Code, Denied};
@@ -64,26 +61,28 @@ pub(super) enum Done {
     Collapsed(Result<u64, String>),
 }
 
+/// Where outcomes come from.
+pub(super) type Outcomes = mpsc::UnboundedReceiver<lanes::Outcome<Done>>;
+
 /// Starts jobs.
 #[derive(Debug)]
 pub(super) struct Jobs {
     ground: Shared,
-    done: mpsc::UnboundedSender<Done>,
-    running: usize,
+    lanes: Lanes<Done>,
     /// Blobs are being looked through; what becomes garbage meanwhile is for the next time.
     collapsing: bool,
 }
 
 impl Jobs {
     /// Outcomes go to the receiver that comes with it.
-    pub(super) fn new(ground: Shared) -> (Jobs, mpsc::UnboundedReceiver<Done>) {
-        let (done, outcomes) = mpsc::unbounded_channel();
-        (Jobs { ground, done, running: 0, collapsing: false }, outcomes)
+    pub(super) fn new(ground: Shared) -> (Jobs, Outcomes) {
+        let (lanes, outcomes) = Lanes::new();
+        (Jobs { ground, lanes, collapsing: false }, outcomes)
     }
 
     /// One outcome was taken.
-    pub(super) fn finished(&mut self) {
-        self.running = self.running.saturating_sub(1);
+    pub(super) fn finished(&mut self, lane: Lane) {
+        self.lanes.finished(lane);
     }
 
     /// Whether blobs are being looked through.
@@ -98,21 +97,17 @@ impl Jobs {
 
     /// Whether none runs.
     pub(super) fn is_idle(&self) -> bool {
-        self.running == 0
+        self.lanes.is_idle()
     }
 
-    fn run(&mut self, job: impl FnOnce(&Shared) -> Done + Send + 'static) {
-        let (ground, done) = (Shared::clone(&self.ground), self.done.clone());
-        self.running += 1;
-        tokio::task::spawn_blocking(move || {
-            // The loop ends only after its jobs, or with the process.
-            let _nobody_listens = done.send(job(&ground));
-        });
+    fn run(&mut self, lane: Lane, job: impl FnOnce(&Shared) -> Done + Send + 'static) {
+        let ground = Shared::clone(&self.ground);
+        self.lanes.run(lane, move || job(&ground));
     }
 
     /// Makes a launch ready.
     pub(super) fn prepare(&mut self, uid: AgentUid, launch: Launch) {
-        self.run(move |ground| Done::Prepared {
+        self.run(Lane::Agents, move |ground| Done::Prepared {
             uid,
             incarnation: launch.incarnation,
             result: prepare::prepare(ground, &launch),
@@ -121,7 +116,7 @@ impl Jobs {
 
     /// Collects what a task-mode process left.
     pub(super) fn collect(&mut self, agent: AgentName, outcome: Outcome, limits: Limits) {
-        self.run(move |ground| {
+        self.run(Lane::Agents, move |ground| {
             let success = outcome.exit.is_success();
             let output = collect::output(&outcome.stdout, outcome.truncated, &limits);
             let left = collect::checkpoint_dir(ground, &agent, &outcome.run.task, &limits);
@@ -131,12 +126,12 @@ impl Jobs {
 
     /// Ends what is below the daemon and not known.
     pub(super) fn sweep(&mut self, known: BTreeSet<Pid>) {
-        self.run(move |_| Done::Swept(sweep(&known)));
+        self.run(Lane::Sweeps, move |_| Done::Swept(sweep(&known)));
     }
 
     /// Reads a part of the log.
     pub(super) fn read(&mut self, read: LogRead) {
-        self.run(move |ground| {
+        self.run(Lane::Reads, move |ground| {
             let page = page(ground, &read.what).map_err(|error| unreadable(&error));
             Done::Page(read.id, page)
         });
@@ -149,7 +144,8 @@ impl Jobs {
         reply: Reply,
         restore: Option<(AgentName, Restore)>,
     ) {
-        self.run(move |ground| {
+        let lane = if restore.is_some() { Lane::Files } else { Lane::Reads };
+        self.run(lane, move |ground| {
             let filled = fill(ground, reply).and_then(|reply| {
                 if let Some((agent, checkpoint)) = &restore {
                     restored(ground, agent, checkpoint)?;
@@ -162,7 +158,7 @@ impl Jobs {
 
     /// Restores a checkpoint before a request is decided.
     pub(super) fn restore(&mut self, inbound: Inbound, agent: AgentName, checkpoint: Restore) {
-        self.run(move |ground| {
+        self.run(Lane::Files, move |ground| {
             Done::Restored(Box::new(inbound), restored(ground, &agent, &checkpoint))
         });
     }
@@ -175,7 +171,7 @@ impl Jobs {
         save: SaveCheckpoint,
         limits: Limits,
     ) {
-        self.run(move |ground| {
+        self.run(Lane::Files, move |ground| {
             let stored = collect::named_files(ground, &agent, &save.task, &save.files, &limits);
             Done::Stored(Box::new((inbound, save)), stored)
         });
@@ -184,7 +180,7 @@ impl Jobs {
     /// Removes blobs that no checkpoint names; `begun` is older than `live`.
     pub(super) fn collapse(&mut self, begun: Collection, live: BTreeSet<BlobHash>) {
         self.collapsing = true;
-        self.run(move |ground| {
+        self.run(Lane::Files, move |ground| {
             let live = live.into_iter().map(|hash| Hash(hash.0)).collect();
             let collected = ground.blobs.collect(begun, &live);
             Done::Collapsed(collected.map(|c| c.bytes).map_err(|error| error.to_string()))

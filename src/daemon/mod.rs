@@ -29,8 +29,10 @@ mod clock;
 mod collect;
 mod commit;
 mod detach;
+mod former;
 mod ground;
 mod jobs;
+mod lanes;
 mod lock;
 mod notify;
 mod orders;
@@ -54,7 +56,8 @@ use self::clock::Clock;
 use self::commit::Pipeline;
 use self::detach::Detached;
 use self::ground::Shared;
-use self::jobs::{Done, Jobs};
+use self::jobs::{Done, Jobs, Outcomes};
+use self::lanes::Outcome;
 use self::notify::ServiceManager;
 use self::screen::Screen;
 use self::stop::Stopping;
@@ -127,7 +130,7 @@ struct Daemon {
 
 struct Sources {
     inputs: Inputs,
-    outcomes: mpsc::UnboundedReceiver<Done>,
+    outcomes: Outcomes,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -135,7 +138,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn new(inputs: Inputs, outcomes: mpsc::UnboundedReceiver<Done>) -> std::io::Result<Self> {
+    fn new(inputs: Inputs, outcomes: Outcomes) -> std::io::Result<Self> {
         Ok(Sources {
             inputs,
             outcomes,
@@ -151,7 +154,7 @@ impl Sources {
 enum Event {
     Notice(Notice),
     Shims(std::io::Result<()>),
-    Done(Done),
+    Done(Outcome<Done>),
     Child,
     Signal(&'static str),
     Input(Input),
@@ -181,14 +184,29 @@ impl Daemon {
                 Some(input) = sources.inputs.next(), if has_room => Event::Input(input),
                 else => return Err(RunError::Closed),
             };
-            self.manager.ping_if_due(self.clock.now());
-            if matches!(event, Event::Due) {
-                // What came in before something was due counts before it (CORE 20).
-                self.take_more(&mut sources)?;
+            let now = self.clock.now();
+            self.manager.ping_if_due(now);
+            if !matches!(event, Event::Input(_))
+                && self.pipeline.next_deadline().is_some_and(|due| due <= now)
+            {
+                self.take_older(&mut sources)?;
             }
             self.take(event)?;
             self.take_more(&mut sources)?;
         }
+    }
+
+    /// What came in before something was due counts before it (CORE 20): also where the pipeline is
+    /// full, which the bounded queue of inputs can overfill by no more than itself.
+    fn take_older(&mut self, sources: &mut Sources) -> Result<(), RunError> {
+        for _ in 0..sources.inputs.waiting() {
+            let Some(input) = sources.inputs.try_next() else { break };
+            self.take(Event::Input(input))?;
+            if self.pipeline.wants_flush() {
+                self.flush(self.clock.now())?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes what else is there now, so that one sync serves it all.
@@ -224,6 +242,8 @@ impl Daemon {
             }
             Event::Signal(name) => self.signalled(now, name),
             Event::Input(input) => {
+                // What is heard meanwhile may fire nothing that was due after it came in.
+                let now = input.arrived().map_or(now, |at| at.min(now));
                 // Whoever connects may be below a shim that has not been heard of yet.
                 self.drain_shims(now)?;
                 self.input(now, input);

@@ -3,6 +3,7 @@
 use super::Daemon;
 use super::ground::Restore;
 use super::jobs::Done;
+use super::lanes;
 use super::prepare::{Launch, Task};
 use crate::bus::{Anchor, ProcessId};
 use crate::core::event::Event as Logged;
@@ -59,8 +60,9 @@ impl Daemon {
     }
 
     /// Takes the outcome of slow work.
-    pub(super) fn done(&mut self, now: Timestamp, done: Done) {
-        self.jobs.finished();
+    pub(super) fn done(&mut self, now: Timestamp, outcome: lanes::Outcome<Done>) {
+        let lanes::Outcome { lane, done } = outcome;
+        self.jobs.finished(lane);
         let mut orders = Vec::new();
         match done {
             Done::Prepared { uid, incarnation, result } => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::former;
 use super::ground::{Ground, Restore};
 use crate::config::dirs::{AgentDirs, ensure_private};
 use crate::config::{AgentLaunch, secrets};
@@ -21,8 +22,8 @@ use crate::policy::{self, EnvironmentRequest, PlanRequest, Roots};
 use crate::store::Hash;
 use crate::supervise::{Prepared, SetupFailure, Stage};
 
-/// How long a start waits for the lock of an older one. Older ones are killed before a new one is
-/// wanted, or their daemon is dead, which ends them within a second.
+/// How long a start waits for the end of a former one, here and again in its shim. Former ones are
+/// ended before a new one is wanted, or their daemon is dead, which ends them within a second.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What is to be started.
@@ -104,6 +105,15 @@ pub(super) fn prepare(
 ) -> Result<(Prepared, Vec<String>), SetupFailure> {
     let dirs = ground.dirs.agent(&launch.agent);
     dirs.prepare().map_err(|error| refused("directories", &error))?;
+    // Nothing of a former start may still run where files come and go now: its shim holds this lock
+    // for as long as it lives. The new shim takes it when we have let it go.
+    let _lock = match launch.stage {
+        Stage::Launch { .. } => Some(
+            former::await_end(&launch.agent, &dirs.lock(), LOCK_TIMEOUT)
+                .map_err(failed("wait for the end of its former process"))?,
+        ),
+        Stage::Release => None,
+    };
     let config = ground
         .mission
         .agents

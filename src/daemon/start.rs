@@ -190,7 +190,7 @@ pub(super) fn start(
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(4)
+        .max_blocking_threads(super::lanes::THREADS + crate::bus::IDENTIFYING)
         .build()
         .map_err(process("start the runtime"))?;
     let parts = Parts { ground, opened, notices, state, launcher, screen, nofile };

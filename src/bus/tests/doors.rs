@@ -4,6 +4,7 @@ use super::*;
 use crate::core::denied::Code;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
+use std::sync::{Condvar, Mutex};
 
 /// What a connection that is turned away is told.
 async fn farewell(rig: &mut Rig, path: &std::path::Path) -> Value {
@@ -62,6 +63,62 @@ async fn a_peer_waits_for_the_launch_of_its_agent() {
     let begin = rig.now();
     assert_eq!(farewell(&mut rig, &path).await["error"]["data"]["code"], "denied");
     assert!((5_000..5_200).contains(&rig.now().since_ms(begin)));
+}
+
+/// Peers were looked at on the loop's own thread: whoever's ancestors took the kernel long held up all.
+#[tokio::test]
+async fn while_a_peer_is_looked_at_everybody_else_is_served() {
+    static LOOKING: tokio::sync::Notify = tokio::sync::Notify::const_new();
+    static MAY_END: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    fn slow_at_b(stream: &UnixStream) -> Result<Peer, PeerError> {
+        let address = stream.local_addr().map_err(PeerError::Socket)?;
+        if address.as_pathname().unwrap().parent().unwrap().ends_with("b") {
+            LOOKING.notify_one();
+            let (may_end, changed) = &MAY_END;
+            let waiting = may_end.lock().unwrap();
+            let deadline = Duration::from_secs(20);
+            let (may_end, _) = changed.wait_timeout_while(waiting, deadline, |end| !*end).unwrap();
+            if !*may_end {
+                return Err(PeerError::Socket(std::io::ErrorKind::TimedOut.into()));
+            }
+        }
+        by_path(stream)
+    }
+    let mut rig = Rig::with(Limits::default(), slow_at_b, None);
+    let mut a = rig.connect("a").await;
+    let mut b = Raw::connect(&rig.socket("b")).await;
+    rig.serve(LOOKING.notified()).await;
+    rig.serve(a.result("agent.heartbeat", json!({}))).await;
+    rig.connect("control").await;
+    *MAY_END.0.lock().unwrap() = true;
+    MAY_END.1.notify_all();
+    rig.serve(b.result("hello", json!({"version": 1}))).await;
+    assert!(!rig.arrivals.iter().any(|it| it.starts_with("refused")), "{:?}", rig.arrivals);
+}
+
+/// The kernel's word of a peer may be older than the end of its agent.
+#[tokio::test]
+async fn a_peer_of_an_agent_that_ended_while_it_was_looked_at_is_refused() {
+    static LOOKING: tokio::sync::Notify = tokio::sync::Notify::const_new();
+    static MAY_END: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+    fn slow(stream: &UnixStream) -> Result<Peer, PeerError> {
+        LOOKING.notify_one();
+        let (may_end, changed) = &MAY_END;
+        let waiting = may_end.lock().unwrap();
+        let deadline = Duration::from_secs(20);
+        drop(changed.wait_timeout_while(waiting, deadline, |end| !*end).unwrap());
+        by_path(stream)
+    }
+    let mut rig = Rig::with(Limits::default(), slow, None);
+    let mut b = Raw::connect(&rig.socket("b")).await;
+    rig.serve(LOOKING.notified()).await;
+    let uid = rig.uid("b");
+    rig.hub.set_anchor(uid, Anchor::None);
+    *MAY_END.0.lock().unwrap() = true;
+    MAY_END.1.notify_all();
+    let line = rig.serve(b.line()).await.expect("a last word");
+    assert_eq!(line["error"]["data"]["code"], "denied");
+    assert_eq!(rig.arrivals, ["refused at b: agent `b` has no process now (+0)"]);
 }
 
 #[tokio::test(start_paused = true)]
