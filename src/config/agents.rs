@@ -243,7 +243,11 @@ fn launch(
         LogLimits { max_bytes, keep: log.keep.unwrap_or(standard.keep) }
     });
     let granted = |grant| raw.grants.iter().flatten().any(|Word(word)| *word == grant);
-    let grants = Grants { pty: granted(Grant::Pty), shared_memory: granted(Grant::SharedMemory) };
+    let grants = Grants {
+        pty: granted(Grant::Pty),
+        shared_memory: granted(Grant::SharedMemory),
+        ..Grants::default()
+    };
     let paths = |list: Option<Vec<(PathBuf, Range<usize>)>>| {
         list.map(|list| list.into_iter().map(|(path, _)| path).collect())
     };
@@ -326,5 +330,6 @@ fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> Limits {
         cpu_seconds,
         nofile: raw.nofile.as_ref().map(|at| at.value),
         file_size: raw.fsize.as_ref().map(|at| at.value.0),
+        cpu_milli: None,
     }
 }

@@ -382,6 +382,7 @@ fn plan(
             .chain(task.and_then(|task| task.file.parent()).map(Path::to_owned))
             .collect(),
         extra_write: config.write.clone(),
+        ..Roots::default()
     };
     let request = PlanRequest {
         level: config.level,
@@ -392,6 +393,8 @@ fn plan(
         landlock_min_abi: 0,
         grants: config.grants,
         limits: config.limits,
+        network: policy::sandbox::Network::Host,
+        ..PlanRequest::default()
     };
     let host = host_facts().map_err(failed("look at this machine"))?;
     policy::plan(&request, &host).map_err(|error| refused("isolation", &error))

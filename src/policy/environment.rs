@@ -23,7 +23,7 @@ pub struct EnvironmentRequest<'a> {
     pub host: &'a [(String, String)],
     /// The agent's `$HOME`; replaces the host's at level 1.
     pub home: Option<&'a Path>,
-    /// The agent's `$TMPDIR`; replaces the host's at level 1.
+    /// The agent's `$TMPDIR`; replaces the host's at level 1. At level 2 it is `/tmp`.
     pub tmpdir: Option<&'a Path>,
     /// Names from `mission.toml`: variables and secrets. `MISSION_*` is reserved.
     pub declared: &'a [(String, String)],
@@ -68,7 +68,9 @@ pub fn environment(
         }
     }
     if scrubbed {
-        for (name, path) in [("HOME", request.home), ("TMPDIR", request.tmpdir)] {
+        // At level 2 /tmp is the agent's own.
+        let own_tmp = (request.level >= Level::Namespaces).then_some(Path::new("/tmp"));
+        for (name, path) in [("HOME", request.home), ("TMPDIR", own_tmp.or(request.tmpdir))] {
             if let Some(path) = path {
                 all.insert(name.into(), text(name, path)?);
             }

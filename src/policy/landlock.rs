@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::host::HostFacts;
+use super::host::{DEVICES, HostFacts};
 use super::request::{Grants, LandlockMode, PlanRequest};
+use super::sandbox::{Access, Network, Node};
 use super::verdict::{Gap, PlanError};
 
 /// Run a file.
@@ -112,10 +113,6 @@ pub const SYSTEM: [&str; 18] = [
     "/var/lib/ca-certificates",
 ];
 
-/// Device nodes every program may use. `/dev` itself can only be listed.
-pub const DEVICES: [&str; 6] =
-    ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
-
 /// One rule: `access` on everything beneath `path`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -177,6 +174,61 @@ pub(super) fn domain(
             Ok(LandlockPlan { handled, scoped, rules })
         }
     }
+}
+
+/// The domain of level 2: rules name paths of the sandbox's own tree, and say once more what its
+/// mounts say. None where there is nothing left for it to do.
+///
+/// The tree already holds only what the agent may see, so one rule reads all of it; what the mounts
+/// can't tell apart is which device nodes and sockets may be used, and `/proc`, which is mounted
+/// writable and here isn't.
+pub(super) fn sandbox_domain(
+    request: &PlanRequest,
+    tree: &[Node],
+    host: &HostFacts,
+    gaps: &mut Vec<Gap>,
+) -> Option<LandlockPlan> {
+    let abi = host.landlock_abi;
+    let scoped = if abi >= 6 { SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL } else { 0 };
+    if scoped == 0 && request.network == Network::Host {
+        gaps.push(Gap::AbstractSocketsOpen { abi });
+    }
+    // An agent that makes namespaces wants to mount in them, which a domain with files forbids.
+    if request.landlock == LandlockMode::ScopeOnly || request.grants.userns {
+        return (scoped != 0).then(|| LandlockPlan { handled: 0, scoped, rules: Vec::new() });
+    }
+    let handled = handled(abi);
+    let mut rules = vec![PathRule { path: "/".into(), access: READ, system: false }];
+    let mut add = |path: &Path, access, system| {
+        let granted = |rule: &PathRule| path.starts_with(&rule.path) && access & !rule.access == 0;
+        if !rules.iter().any(granted) {
+            rules.push(PathRule { path: path.to_path_buf(), access, system });
+        }
+    };
+    for node in tree {
+        match node {
+            Node::Bind { target, access: Access::Write, .. } => add(target, WRITE, false),
+            Node::Bind { target, access: Access::Device, .. } => add(target, DEVICE, true),
+            Node::Devpts { target } => add(target, DEVICE | READ_DIR, false),
+            Node::Tmpfs { target, writable: true, .. } => add(target, WRITE, false),
+            Node::Bind { access: Access::Read, .. }
+            | Node::Tmpfs { .. }
+            | Node::Pin { .. }
+            | Node::Protect { .. }
+            | Node::Hide { .. }
+            | Node::Symlink { .. }
+            | Node::Directory { .. }
+            | Node::File { .. }
+            | Node::Proc { .. } => {}
+        }
+    }
+    if let Some(bus) = &request.roots.bus {
+        add(bus, READ | RESOLVE_UNIX, false);
+    }
+    for rule in &mut rules {
+        rule.access &= handled;
+    }
+    Some(LandlockPlan { handled, scoped, rules })
 }
 
 fn rules(request: &PlanRequest, grants: Grants) -> Result<Vec<PathRule>, PlanError> {
@@ -248,7 +300,7 @@ fn readable(request: &PlanRequest) -> Vec<&Path> {
 }
 
 /// Absolute, not `/`, and without `.` or `..`.
-fn clean(path: &Path) -> bool {
+pub(super) fn clean(path: &Path) -> bool {
     use std::path::Component;
     path.is_absolute()
         && path.components().count() > 1

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Level;
 use super::host::HostFacts;
 use super::verdict::{Gap, PlanError};
 
@@ -23,6 +24,20 @@ pub struct Limits {
     pub file_size: Option<u64>,
     /// Seconds of processor time of each process (`RLIMIT_CPU`).
     pub cpu_seconds: Option<u64>,
+    /// Thousandths of a processor that the agent may use on average. Needs a cgroup.
+    pub cpu_milli: Option<u32>,
+}
+
+/// What a cgroup of the agent's own bounds (cgroup v2); `None` means "no bound there".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupLimits {
+    /// `memory.max`, bytes, with no swap beside it.
+    pub memory: Option<u64>,
+    /// `pids.max`, processes and threads.
+    pub pids: Option<u64>,
+    /// `cpu.max`, thousandths of a processor.
+    pub cpu_milli: Option<u32>,
 }
 
 /// Which resource a [`Rlimit`] bounds; getrlimit(2).
@@ -67,8 +82,22 @@ pub const DEFAULT_NOFILE: u64 = 4096;
 /// process that forks without pause because its forks fail at some point.
 pub const DEFAULT_PIDS: u64 = 4096;
 
-/// Turns limits into `setrlimit` values at level 1.
+/// Bytes of the private `/tmp` of an agent that asks for no other size.
+pub const DEFAULT_TMP: u64 = 1 << 30;
+
+/// The cgroup of an agent, where one can be had.
+pub(super) fn cgroup(limits: &Limits, host: &HostFacts) -> Option<CgroupLimits> {
+    host.cgroup.then(|| CgroupLimits {
+        memory: limits.memory,
+        pids: Some(limits.pids.unwrap_or(DEFAULT_PIDS)),
+        cpu_milli: limits.cpu_milli,
+    })
+}
+
+/// Turns limits into `setrlimit` values. Where there is a cgroup these are the second line, and what
+/// the cgroup bounds is no gap.
 pub(super) fn rlimits(
+    level: Level,
     limits: &Limits,
     host: &HostFacts,
     gaps: &mut Vec<Gap>,
@@ -90,12 +119,28 @@ pub(super) fn rlimits(
     };
     list.push(Rlimit::both(RlimitKind::Nofile, nofile));
 
-    let pids = host.uid_tasks.saturating_add(limits.pids.unwrap_or(DEFAULT_PIDS));
+    let pids = limits.pids.unwrap_or(DEFAULT_PIDS);
+    let pids = if level >= Level::Namespaces {
+        // Counted in the agent's own user namespace since Linux 5.14: its processes, and the first
+        // one there, which is ours.
+        pids.saturating_add(1)
+    } else {
+        host.uid_tasks.saturating_add(pids)
+    };
     list.push(Rlimit::both(RlimitKind::Nproc, pids));
-    gaps.push(if host.root { Gap::PidsAsRoot } else { Gap::PidsPerUser });
-    if let Some(bytes) = limits.memory {
-        list.push(Rlimit::both(RlimitKind::Data, bytes));
-        gaps.push(Gap::MemoryPerProcess);
+    if !host.cgroup {
+        if host.root {
+            gaps.push(Gap::PidsAsRoot);
+        } else if level < Level::Namespaces {
+            gaps.push(Gap::PidsPerUser);
+        }
+        if limits.cpu_milli.is_some() {
+            gaps.push(Gap::CpuShareOpen);
+        }
+        if let Some(bytes) = limits.memory {
+            list.push(Rlimit::both(RlimitKind::Data, bytes));
+            gaps.push(Gap::MemoryPerProcess);
+        }
     }
     if let Some(bytes) = limits.file_size {
         list.push(Rlimit::both(RlimitKind::FileSize, bytes));

@@ -23,13 +23,14 @@ mod plan;
 mod request;
 pub mod sandbox;
 pub mod seccomp;
+mod tree;
 mod verdict;
 
 use serde::{Deserialize, Serialize};
 
 pub use environment::{EnvironmentError, EnvironmentRequest, environment};
-pub use host::HostFacts;
-pub use limits::{Limits, Rlimit, RlimitKind};
+pub use host::{DEVICES, HostFacts, PROC_PLACES, PlaceKind, SYSTEM_PLACES, SystemPlace};
+pub use limits::{CgroupLimits, Limits, Rlimit, RlimitKind};
 pub use plan::{ProcessPlan, plan};
 pub use request::{Enforcement, Grants, LandlockMode, PlanRequest, Roots};
 pub use verdict::{Gap, PlanError};

@@ -1,11 +1,14 @@
 //! What is asked of the planner.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Level;
+use super::bpf::Instruction;
 use super::limits::Limits;
+use super::sandbox::Network;
 
 /// How much of Landlock level 1 uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -36,11 +39,22 @@ pub enum Enforcement {
 pub struct Grants {
     /// Open pseudo terminals. At level 1 this is `/dev/pts`, other terminals of the user included.
     pub pty: bool,
-    /// `/dev/shm`, shared with every process of the user (Python's multiprocessing needs it).
+    /// `/dev/shm`, shared with every process of the user (Python's multiprocessing needs it). At
+    /// level 2 an agent has terminals and a `/dev/shm` of its own without a grant.
     pub shared_memory: bool,
+    /// Trace its own processes: `ptrace` and its kin. Level 2.
+    pub ptrace: bool,
+    /// Make namespaces of its own, for a sandbox inside. Level 2.
+    pub userns: bool,
+    /// `io_uring`. Level 2.
+    pub io_uring: bool,
+    /// `perf_event_open`. Level 2.
+    pub perf: bool,
 }
 
 /// The agent's directories. All absolute and canonical; those that are given must exist.
+///
+/// At level 2 each appears at the same path as outside; `tmpdir` is not needed there.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Roots {
@@ -62,12 +76,17 @@ pub struct Roots {
     pub extra_read: Vec<PathBuf>,
     /// More directories to write.
     pub extra_write: Vec<PathBuf>,
+    /// Level 2: what stays hidden, also inside directories that are granted. Wins over the two lists
+    /// above; the agent's own directories below it stay visible.
+    pub hidden: Vec<PathBuf>,
+    /// Level 2: existing files and directories that stay read-only inside writable directories.
+    pub protected: Vec<PathBuf>,
 }
 
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlanRequest {
-    /// `none` or 1.
+    /// `none`, 1 or 2.
     pub level: Level,
     /// The role may write the workspace.
     pub workspace_write: bool,
@@ -83,4 +102,12 @@ pub struct PlanRequest {
     pub grants: Grants,
     /// Resource limits.
     pub limits: Limits,
+    /// What it reaches of the network. Level 1 can't keep an agent from it.
+    pub network: Network,
+    /// Level 2: what the machine is called inside, at most 64 bytes.
+    pub hostname: String,
+    /// Level 2: bytes of its private `/tmp`; [`DEFAULT_TMP`](super::limits::DEFAULT_TMP) if none.
+    pub tmp_bytes: Option<u64>,
+    /// Level 2: the compiled seccomp filter; the built-in one for `grants` if none.
+    pub filter: Option<Arc<[Instruction]>>,
 }

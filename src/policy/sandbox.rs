@@ -72,7 +72,8 @@ pub enum Node {
         /// A file or directory inside a writable bind.
         target: PathBuf,
     },
-    /// A place that is hidden: an empty read-only directory, or an empty file, lies over it.
+    /// A place that is hidden: an empty read-only directory lies over it, or a file that nobody may
+    /// open (mode 000; without capabilities that holds for root too).
     Hide {
         /// A file or directory inside an earlier bind.
         target: PathBuf,
@@ -110,6 +111,9 @@ pub enum Node {
         inodes: u64,
         /// Permission bits of its root.
         mode: u32,
+        /// The agent writes in it. Where it doesn't, the file system only covers what lies below,
+        /// holds places for mounts, and is read-only once they are in it.
+        writable: bool,
     },
     /// The process information of the agent's own pid namespace.
     Proc {

@@ -47,6 +47,27 @@ pub enum Gap {
         /// The kernel's ABI.
         abi: u32,
     },
+    /// Level 2 on the host's network, with Landlock before ABI 6.
+    #[error(
+        "Landlock ABI {abi} (Linux before 6.12): on the host's network the agent can use abstract \
+         sockets of other processes"
+    )]
+    AbstractSocketsOpen {
+        /// The kernel's ABI; 0 for no Landlock.
+        abi: u32,
+    },
+    /// Level 1 has no network of its own.
+    #[error("level 1 can't keep an agent from the network; level 2 can")]
+    NetworkOpen,
+    /// Parts of the host's `/proc` are covered, so that the kernel allows no new one.
+    #[error(
+        "no /proc of its own, because parts of this machine's are covered (a container?): programs \
+         that look at their own processes there fail"
+    )]
+    NoProc,
+    /// A share of processors needs a cgroup.
+    #[error("the share of processors isn't enforced: no cgroup is delegated to this user")]
+    CpuShareOpen,
     /// `RLIMIT_NPROC` counts the whole user.
     #[error("the pids limit counts all processes of the user, not only this agent's")]
     PidsPerUser,
@@ -64,11 +85,11 @@ pub enum Gap {
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
-    /// This planner knows `none` and 1.
-    #[error("isolation level {0} can't run as a plain process")]
+    /// This planner knows `none`, 1 and 2.
+    #[error("isolation level {0} is a container's")]
     Level(Level),
     /// The kernel lacks what the policy requires.
-    #[error("level 1 requires {what}, which this kernel doesn't offer")]
+    #[error("the policy requires {what}, which this kernel doesn't offer")]
     Missing {
         /// The facility.
         what: &'static str,
@@ -104,6 +125,16 @@ pub enum PlanError {
         workspace: PathBuf,
         /// The writable directory around it.
         writable: PathBuf,
+    },
+    /// A path at a place that the sandbox makes itself, or below one that holds no directories.
+    #[error(
+        "path {path} is where a level-2 agent has {own} of its own; name a directory elsewhere"
+    )]
+    OwnPlace {
+        /// The path.
+        path: PathBuf,
+        /// What is there in the sandbox.
+        own: PathBuf,
     },
     /// The seccomp filter can't be encoded.
     #[error("cannot assemble the seccomp filter")]

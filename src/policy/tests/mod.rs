@@ -3,3 +3,4 @@
 mod environment;
 mod filter;
 mod plan;
+mod tree;

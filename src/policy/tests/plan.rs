@@ -6,13 +6,22 @@ use crate::policy::landlock::{
     MAKE_BLOCK, READ_FILE, REFER, RESOLVE_UNIX, SCOPE_ABSTRACT_UNIX_SOCKET, SCOPE_SIGNAL, TRUNCATE,
     WRITE_FILE, handled,
 };
+use crate::policy::sandbox::Network;
 use crate::policy::{
     Enforcement, Gap, Grants, HostFacts, LandlockMode, Level, Limits, PlanError, PlanRequest,
     ProcessPlan, RlimitKind, Roots, plan,
 };
 
-const HOST: HostFacts =
-    HostFacts { landlock_abi: 9, seccomp: true, uid_tasks: 100, nofile_soft: 20_000, root: false };
+pub(super) const HOST: HostFacts = HostFacts {
+    landlock_abi: 9,
+    seccomp: true,
+    uid_tasks: 100,
+    nofile_soft: 20_000,
+    root: false,
+    system: Vec::new(),
+    fresh_proc: true,
+    cgroup: false,
+};
 
 fn request() -> PlanRequest {
     PlanRequest {
@@ -28,6 +37,7 @@ fn request() -> PlanRequest {
             ..Roots::default()
         },
         limits: Limits { pids: Some(50), ..Limits::default() },
+        network: Network::Host,
         ..PlanRequest::default()
     }
 }
@@ -46,11 +56,10 @@ fn level_none_takes_nothing_away() {
 }
 
 #[test]
-fn levels_that_need_more_than_a_process_are_refused() {
-    for level in [Level::Namespaces, Level::Container] {
-        let request = PlanRequest { level, ..request() };
-        assert_eq!(plan(&request, &HOST), Err(PlanError::Level(level)));
-    }
+fn a_container_is_not_this_planners_to_give() {
+    let level = Level::Container;
+    let request = PlanRequest { level, ..request() };
+    assert_eq!(plan(&request, &HOST), Err(PlanError::Level(level)));
 }
 
 #[test]
@@ -86,7 +95,7 @@ fn nothing_outside_the_agents_directories_and_the_system_is_granted() {
 
 #[test]
 fn grants_open_what_they_name() {
-    let grants = Grants { pty: true, shared_memory: true };
+    let grants = Grants { pty: true, shared_memory: true, ..Grants::default() };
     let plan = plan(&PlanRequest { grants, ..request() }, &HOST).unwrap();
     assert_ne!(access(&plan, "/dev/pts/3") & WRITE_FILE, 0);
     assert_ne!(access(&plan, "/dev/shm/x") & WRITE_FILE, 0);
@@ -169,6 +178,7 @@ fn limits_become_rlimits_and_cores_are_never_written() {
         nofile: Some(1000),
         file_size: Some(1 << 20),
         cpu_seconds: Some(60),
+        cpu_milli: Some(1500),
     };
     let plan = plan(&request, &HOST).unwrap();
     let limit = |kind| {
