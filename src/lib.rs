@@ -54,7 +54,7 @@
 //! | sides | [`daemon`] (wires it, the loop), [`ctl`] (missionctl) |
 //! | wire | [`bus`] (connections, delivery), [`client`] |
 //! | services | [`store`] (the log, blobs), [`config`] (mission.toml), [`proto`] (frames), [`supervise`] (one actor per agent) |
-//! | engines | [`core`] (the state machine), [`launch`] (launcher, shim, payload) |
+//! | engines | [`core`] (the state machine), [`launch`] (launcher, shim, payload), [`workspace`] (what agents write) |
 //! | ground | [`policy`] (what becomes enforced), [`sys`] (system calls), [`ids`] |
 //!
 //! What is absent is as much part of it:
@@ -91,3 +91,4 @@ pub mod proto;
 pub mod store;
 pub mod supervise;
 pub mod sys;
+pub mod workspace;

@@ -10,7 +10,7 @@ use super::source::Source;
 const FLOORS: &[&[&str]] = &[
     &["ids"],
     &["policy", "sys"],
-    &["core", "podman", "launch"],
+    &["core", "podman", "launch", "workspace"],
     &["store", "config", "proto", "supervise"],
     &["bus", "client"],
     &["daemon", "ctl", "mcp", "gateway", "metrics"],
@@ -24,7 +24,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("proto", &["core", "ids"]),
     ("client", &["proto", "core", "ids", "sys"]),
     // `config` for where missions have their sockets: daemon and missionctl must agree on it.
-    ("ctl", &["proto", "client", "config", "ids"]),
+    ("ctl", &["proto", "client", "config", "workspace", "ids"]),
 ];
 
 /// Rooms without effects, and what they must not name.

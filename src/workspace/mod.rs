@@ -1,0 +1,26 @@
+//! The trees that agents write: what in them must stay as it is, and what comes back from a private
+//! one.
+//!
+//! ```text
+//! walk, discover --> Found --> placeholders (for what is missing) --> nodes of the sandbox
+//! ```
+//!
+//! An agent that may write the workspace could else write what runs on the host later: a hook, git's
+//! configuration, the mission file, another agent's program. Level 2 mounts these places read-only;
+//! this room finds them. It deliberately mounts nothing (the launcher does), runs no git, and knows
+//! no mission.
+
+mod beneath;
+mod discover;
+mod found;
+mod gitconfig;
+mod repository;
+mod scanner;
+mod walk;
+
+pub use discover::Wanted;
+pub use found::{Filler, Found, State, TooMany};
+pub use scanner::{Scanner, SearchError};
+
+#[cfg(test)]
+mod tests;
