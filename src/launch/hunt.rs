@@ -38,9 +38,14 @@ pub(super) struct Hunt {
 impl Hunt {
     /// A hunt that is due at once.
     pub(super) const fn new() -> Self {
+        Self::starting_at(Duration::ZERO)
+    }
+
+    /// A hunt whose first pass is due at this time since boot.
+    pub(super) const fn starting_at(next_pass: Duration) -> Self {
         Self {
             passes: 0,
-            next_pass: Duration::ZERO,
+            next_pass,
             pause: FIRST_PAUSE,
             dying: BTreeSet::new(),
             dead: BTreeSet::new(),

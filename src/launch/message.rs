@@ -165,8 +165,26 @@ pub enum Step {
     Lock,
     /// Shim: open the logs.
     Log,
-    /// Shim: fork the payload.
+    /// Shim (at level 2 the init): fork the payload.
     Fork,
+    /// Shim: fork the init into new namespaces.
+    Namespaces,
+    /// Init: tie itself to its shim.
+    Init,
+    /// Init: map the user and the group to themselves.
+    IdMap,
+    /// Init: limit what namespaces can be made below.
+    NamespaceLimits,
+    /// Init: bring up the loopback device.
+    Loopback,
+    /// Init: set the name of the machine.
+    Hostname,
+    /// Init: make the root of the tree.
+    Root,
+    /// Init: one node of the tree.
+    Mount,
+    /// Init: leave the host's tree for the new one.
+    Pivot,
     /// Payload: own session and group, dies with its shim.
     Session,
     /// Payload: standard input, output, error; all others close on exec.
@@ -196,6 +214,15 @@ impl fmt::Display for Step {
             Self::Lock => "lock",
             Self::Log => "open logs",
             Self::Fork => "fork the payload",
+            Self::Namespaces => "make namespaces",
+            Self::Init => "tie the init to its shim",
+            Self::IdMap => "map ids in",
+            Self::NamespaceLimits => "limit namespaces in",
+            Self::Loopback => "bring up the loopback device",
+            Self::Hostname => "set the hostname",
+            Self::Root => "make the root of the tree",
+            Self::Mount => "mount",
+            Self::Pivot => "enter the tree",
             Self::Session => "make a session",
             Self::Fds => "set up descriptors",
             Self::Limits => "set resource limits",

@@ -43,6 +43,7 @@ mod reap;
 mod shim;
 mod spec;
 mod tree;
+mod world;
 mod zygote;
 
 pub use crate::policy::ProcessPlan;
@@ -53,4 +54,5 @@ pub use launcher::{LaunchError, Launcher};
 pub use message::{Command, Ended, Exit, Process, Report, Step};
 pub use reap::{Reaped, SweepError, become_supervisor, reap, sweep};
 pub use spec::{LaunchSpec, LogSpec};
+pub use world::{Level2, probe_level_2};
 pub use zygote::run_if_launcher;

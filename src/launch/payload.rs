@@ -14,7 +14,7 @@
 //! | exec | signals are unblocked just before |
 //!
 //! A step that fails is reported with its errno through the status pipe, and the payload exits; none
-//! is skipped. Level 2 will add its steps to this list.
+//! is skipped. At level 2 all of this happens inside of a [world](super::world).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -33,12 +33,16 @@ use crate::policy::landlock::PathRule;
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, ExecVector, Pid};
 use crate::sys::rlimit::{self, Resource};
-use crate::sys::{capabilities, landlock, memfd, seccomp, signals};
+use crate::sys::{capabilities, landlock, memfd, procfs, seccomp, signals};
 
 /// On the status pipe: parked.
 pub(super) const PARKED: u8 = b'P';
 /// On the status pipe: the exec is next; end of file after this means that it happened.
 pub(super) const EXECUTING: u8 = b'E';
+/// On the status pipe: its [`Process`] follows, as 4 and 8 bytes; only at level 2, and first.
+pub(super) const NAMED: u8 = b'N';
+/// Bytes of a [`Process`] on the status pipe.
+pub(super) const NAME: usize = 12;
 /// On the status pipe: a [`Failure`] follows as JSON.
 pub(super) const FAILED: u8 = b'F';
 
@@ -71,12 +75,15 @@ impl From<io::Error> for StepError {
 /// All that the payload has from its shim.
 pub(super) struct Payload<'a> {
     pub(super) spec: &'a LaunchSpec,
-    pub(super) shim: Pid,
+    /// Its parent as it sees it: the shim, or 1 for the init of its namespace.
+    pub(super) parent: Pid,
     pub(super) stdin: BorrowedFd<'a>,
     pub(super) stdout: BorrowedFd<'a>,
     pub(super) stderr: BorrowedFd<'a>,
     pub(super) status: OwnedFd,
     pub(super) go: OwnedFd,
+    /// The host's `/proc`, in which a payload in a pid namespace finds what the shim calls it.
+    pub(super) host_proc: Option<OwnedFd>,
 }
 
 type StepFn = fn(&Payload<'_>) -> Result<(), StepError>;
@@ -96,16 +103,26 @@ impl Payload<'_> {
     /// Runs the steps and the program; never returns.
     pub(super) fn run(mut self) -> ! {
         let failure = self.attempt();
+        self.give_up(&failure)
+    }
+
+    /// Reports a failure and ends the process.
+    pub(super) fn give_up(self, failure: &Failure) -> ! {
         let mut status = File::from(self.status);
         let mut message = vec![FAILED];
         // A failure to write means that the shim is gone; then this process is about to be killed.
-        if serde_json::to_writer(&mut message, &failure).is_ok() {
+        if serde_json::to_writer(&mut message, failure).is_ok() {
             let _ = status.write_all(&message);
         }
         process::exit_now(127)
     }
 
     fn attempt(&mut self) -> Failure {
+        if let Some(host_proc) = self.host_proc.take()
+            && let Err(error) = self.tell_name(&host_proc)
+        {
+            return at(Step::Fork)(error);
+        }
         for (step, run) in STEPS {
             if let Err(StepError(error, detail)) = run(self) {
                 return Failure { step, errno: error.raw_os_error().unwrap_or(0), detail };
@@ -113,6 +130,19 @@ impl Payload<'_> {
         }
         let Err(StepError(error, detail)) = self.exec();
         Failure { step: Step::Exec, errno: error.raw_os_error().unwrap_or(0), detail }
+    }
+
+    /// Tells the shim who this process is outside of its pid namespace: its own id in there is of no
+    /// use, and by the time the shim looks, the process may have ended.
+    fn tell_name(&self, host_proc: &OwnedFd) -> io::Result<()> {
+        let stat = procfs::own_stat(host_proc.as_fd())?;
+        let mut message = [NAMED; NAME + 1];
+        let (pid, start) = (stat.pid.to_le_bytes(), stat.start.to_le_bytes());
+        for (to, from) in message.iter_mut().skip(1).zip(pid.iter().chain(&start)) {
+            *to = *from;
+        }
+        nix::unistd::write(&self.status, &message)?;
+        Ok(())
     }
 
     fn tell(&self, mark: u8) -> io::Result<()> {
@@ -182,8 +212,8 @@ fn candidates(spec: &LaunchSpec) -> Result<Vec<CString>, StepError> {
 fn session(payload: &Payload<'_>) -> Result<(), StepError> {
     process::new_session()?;
     process::die_with_parent()?;
-    // If the shim died before that line no signal will come.
-    if process::parent_pid() != payload.shim {
+    // If the parent died before that line no signal will come.
+    if process::parent_pid() != payload.parent {
         return Err(io::Error::from_raw_os_error(libc::ESRCH).into());
     }
     Ok(())

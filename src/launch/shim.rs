@@ -25,12 +25,14 @@ use super::hunt::Hunt;
 use super::lock::take_lock;
 use super::log::Log;
 use super::message::{Command, Ended, MAX_COMMAND, Process, Report, Step, send_report, until};
-use super::payload::{EXECUTING, FAILED, Failure, PARKED, Payload, at};
+use super::payload::{EXECUTING, FAILED, Failure, NAME, NAMED, PARKED, Payload, at};
 use super::spec::{LaunchSpec, MAX_SPEC};
+use super::world::{Ids, Init, InitLink};
+use crate::policy::sandbox::Network;
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, End, Fork, ParentOf, Which};
 use crate::sys::signals::ChildEvents;
-use crate::sys::{clock, memfd, procfs};
+use crate::sys::{clock, memfd, namespace, procfs};
 
 /// The whole life of a shim; the process ends with it.
 pub(super) fn main(spec: OwnedFd, channel: OwnedFd, stdin: Option<OwnedFd>) -> ! {
@@ -44,6 +46,9 @@ pub(super) fn main(spec: OwnedFd, channel: OwnedFd, stdin: Option<OwnedFd>) -> !
     let _ = send_report(channel.as_fd(), &outcome);
     process::exit_now(0)
 }
+
+/// How long the end of a namespace may take before its processes are looked at one by one.
+const HUNT_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 enum Phase {
@@ -66,6 +71,8 @@ struct Shim<'a> {
     payload: Process,
     executing: bool,
     phase: Phase,
+    /// The first process of the payload's pid namespace, at level 2.
+    init: Option<InitLink>,
     how: Option<End>,
     failure: Option<Failure>,
     told_unkillable: bool,
@@ -104,57 +111,74 @@ impl<'a> Shim<'a> {
             detail: spec.log.dir.display().to_string(),
             ..at(Step::Log)(error)
         })?;
-        let forked = || -> io::Result<Self> {
-            let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
-            let (out_read, out_write) = pipe()?;
-            let (err_read, err_write) = pipe()?;
-            let (status_read, status_write) = pipe()?;
-            let (go_read, go_write) = channel::pair()?;
-            channel::set_nonblocking(status_read.as_fd())?;
-            let stdout = Stream::new(out_read, out_log, spec.capture_stdout)?;
-            let stderr = Stream::new(err_read, err_log, None)?;
-            let null = std::io::stdin();
-            let shim = process::own_pid();
-            let pid = match process::fork(ParentOf::Caller)? {
-                Fork::Parent(pid) => pid,
-                Fork::Child => {
-                    drop(go_write);
-                    Payload {
-                        spec: &spec,
-                        shim,
-                        stdin: stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd),
-                        stdout: out_write.as_fd(),
-                        stderr: err_write.as_fd(),
-                        status: status_write,
-                        go: go_read,
-                    }
-                    .run()
-                }
-            };
-            // From here on there is a payload: what fails ends it in the ordinary way.
-            let start = procfs::stat(pid).map(|stat| stat.start);
-            Ok(Self {
-                channel,
-                channel_open: true,
-                children,
-                stdout,
-                stderr,
-                status: Some(status_read.into()),
-                parks: spec.park,
-                go: Some(go_write),
-                payload: Process { pid, start: *start.as_ref().unwrap_or(&0) },
-                executing: false,
-                phase: match start {
-                    Ok(_) => Phase::SettingUp,
-                    Err(_) => Phase::Killing(Hunt::new()),
-                },
-                how: None,
-                failure: start.err().map(at(Step::Fork)),
-                told_unkillable: false,
-                _lock: lock,
-            })
+        let fork = at(Step::Fork);
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|error| fork(error.into()));
+        let (out_read, out_write) = pipe()?;
+        let (err_read, err_write) = pipe()?;
+        let (status_read, status_write) = pipe()?;
+        let (go_read, go_write) = channel::pair().map_err(&fork)?;
+        channel::set_nonblocking(status_read.as_fd()).map_err(&fork)?;
+        let stdout = Stream::new(out_read, out_log, spec.capture_stdout).map_err(&fork)?;
+        let stderr = Stream::new(err_read, err_log, None).map_err(&fork)?;
+        let null = std::io::stdin();
+        let payload = Payload {
+            spec: &spec,
+            parent: process::own_pid(),
+            stdin: stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd),
+            stdout: out_write.as_fd(),
+            stderr: err_write.as_fd(),
+            status: status_write,
+            go: go_read,
+            host_proc: None,
         };
-        forked().map_err(at(Step::Fork))
+        let sandbox = spec.plan.sandbox.as_ref();
+        let links = sandbox.map(|_| channel::pair()).transpose().map_err(&fork)?;
+        let (link, init_link) = links.unzip();
+        // Inside of a user namespace they can't be asked for.
+        let ids = Ids::own();
+        let forked = match sandbox {
+            None => process::fork(ParentOf::Caller).map_err(&fork),
+            Some(plan) => namespace::fork_into_new(plan.network == Network::None)
+                .map_err(at(Step::Namespaces)),
+        };
+        let pid = match forked? {
+            Fork::Parent(pid) => pid,
+            Fork::Child => {
+                drop((go_write, link));
+                match sandbox.zip(init_link) {
+                    None => payload.run(),
+                    Some((plan, link)) => Init { plan, ids, link, payload }.run(),
+                }
+            }
+        };
+        // From here on there is a process: what fails ends it in the ordinary way. The payload of an
+        // init says itself who it is.
+        let init = link.map(|socket| InitLink::new(pid, socket));
+        let start = match init {
+            None => procfs::stat(pid).map(|stat| Process { pid, start: stat.start }),
+            Some(_) => Ok(Process { pid: 0, start: 0 }),
+        };
+        Ok(Self {
+            channel,
+            channel_open: true,
+            children,
+            stdout,
+            stderr,
+            status: Some(status_read.into()),
+            parks: spec.park,
+            go: Some(go_write),
+            payload: *start.as_ref().unwrap_or(&Process { pid, start: 0 }),
+            init,
+            executing: false,
+            phase: match start {
+                Ok(_) => Phase::SettingUp,
+                Err(_) => Phase::Killing(Hunt::new()),
+            },
+            how: None,
+            failure: start.err().map(fork),
+            told_unkillable: false,
+            _lock: lock,
+        })
     }
 
     fn run(mut self) -> Report {
@@ -172,6 +196,9 @@ impl<'a> Shim<'a> {
             // The payload's word before its death: it writes and then exits.
             if ready.status {
                 self.read_status();
+            }
+            if ready.init {
+                self.read_init();
             }
             if ready.channel {
                 self.read_commands();
@@ -196,13 +223,14 @@ impl<'a> Shim<'a> {
             self.channel_open.then(|| self.channel.as_fd()),
             self.stdout.as_fd(),
             self.stderr.as_fd(),
+            self.init.as_ref().and_then(InitLink::as_fd),
             self.status.as_ref().map(AsFd::as_fd),
         ];
         // The payload's status is of interest when it is complete: the exec or the exit closes it.
         // Waking for the mark just before would only take the processor from the exec.
         let status = if self.parks { PollFlags::POLLIN } else { PollFlags::empty() };
-        let events =
-            [PollFlags::POLLIN, PollFlags::POLLIN, PollFlags::POLLIN, PollFlags::POLLIN, status];
+        let read = PollFlags::POLLIN;
+        let events = [read, read, read, read, read, status];
         let mut fds: Vec<PollFd<'_>> = sources
             .iter()
             .zip(events)
@@ -215,7 +243,14 @@ impl<'a> Shim<'a> {
             source.is_some() && (polled.next().and_then(PollFd::any) != Some(false) || failed)
         });
         let mut next = || ready.next().unwrap_or(false);
-        Ready { children: next(), channel: next(), stdout: next(), stderr: next(), status: next() }
+        Ready {
+            children: next(),
+            channel: next(),
+            stdout: next(),
+            stderr: next(),
+            init: next(),
+            status: next(),
+        }
     }
 
     /// Reads what the payload says while it is set up.
@@ -228,6 +263,11 @@ impl<'a> Shim<'a> {
         while let Some((&mark, rest)) = bytes.split_first() {
             bytes = rest;
             match mark {
+                NAMED => {
+                    let Some((name, rest)) = bytes.split_first_chunk::<NAME>() else { break };
+                    self.payload = named(*name);
+                    bytes = rest;
+                }
                 PARKED => {
                     if matches!(self.phase, Phase::SettingUp) {
                         self.phase = Phase::Parked;
@@ -253,6 +293,13 @@ impl<'a> Shim<'a> {
                 self.report(&Report::Started { payload: self.payload });
             }
         }
+    }
+
+    /// Reads what the init says. The payload's own word goes first: it said it first.
+    fn read_init(&mut self) {
+        let Some(how) = self.init.as_mut().and_then(InitLink::read) else { return };
+        self.read_status();
+        self.how = Some(how);
     }
 
     fn report(&mut self, report: &Report) {
@@ -323,8 +370,9 @@ impl<'a> Shim<'a> {
     }
 
     fn signal_group(&self, number: i32) {
-        // Only while the leader isn't reaped: its id can't be used again until then.
-        if self.how.is_none() {
+        // Only while the leader isn't reaped: its id can't be used again until then. An init keeps
+        // it unreaped until it is dismissed.
+        if self.how.is_none() && self.payload.pid != 0 {
             let _ = process::signal_group(self.payload.pid, number);
         }
     }
@@ -340,12 +388,13 @@ impl<'a> Shim<'a> {
             }
             match process::reap(Which::Any) {
                 Ok(Some((pid, end))) => {
+                    let is_init = self.init.as_mut().is_some_and(|init| init.reaped(pid));
                     let is_payload = pid == self.payload.pid && self.how.is_none();
                     if is_payload {
                         self.how = Some(end);
                     }
                     if let Phase::Killing(hunt) = &mut self.phase {
-                        hunt.reaped(pid, end, is_payload);
+                        hunt.reaped(pid, end, is_payload || is_init);
                     }
                 }
                 Ok(None) => return false,
@@ -374,7 +423,18 @@ impl<'a> Shim<'a> {
     }
 
     fn kill_now(&mut self) {
-        if !matches!(self.phase, Phase::Killing(_)) {
+        if matches!(self.phase, Phase::Killing(_)) {
+            return;
+        }
+        if let Some(init) = &self.init {
+            // The kernel kills all that is left with the init. Where the payload has ended by itself
+            // the init does that, and counts. The hunt is for what might stay nevertheless.
+            match self.how {
+                Some(_) => init.dismiss(),
+                None => init.kill(),
+            }
+            self.phase = Phase::Killing(Hunt::starting_at(clock::since_boot() + HUNT_AFTER));
+        } else {
             // A group signal is atomic against forks inside of the group.
             self.signal_group(libc::SIGKILL);
             self.phase = Phase::Killing(Hunt::new());
@@ -394,12 +454,14 @@ impl<'a> Shim<'a> {
 
     /// The last report. Nothing lives below any more.
     fn finish(mut self) -> Report {
+        self.read_init();
         self.read_status();
         self.stdout.finish();
         self.stderr.finish();
         if let Some(Failure { step, errno, detail }) = self.failure {
             return Report::SetupFailed { step, errno, detail };
         }
+        let left = self.init.as_ref().map_or(0, InitLink::killed);
         let (stdout, stdout_truncated, out_dropped) = self.stdout.into_kept();
         let (_, _, err_dropped) = self.stderr.into_kept();
         Report::Ended(Ended {
@@ -410,11 +472,17 @@ impl<'a> Shim<'a> {
             log_dropped: out_dropped + err_dropped,
             usage: process::children_usage().unwrap_or_default(),
             killed: match &self.phase {
-                Phase::Killing(hunt) => hunt.killed(),
-                Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => 0,
+                Phase::Killing(hunt) => hunt.killed().saturating_add(left),
+                Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => left,
             },
         })
     }
+}
+
+/// The payload as it named itself.
+fn named(name: [u8; NAME]) -> Process {
+    let [a, b, c, d, start @ ..] = name;
+    Process { pid: u32::from_le_bytes([a, b, c, d]), start: u64::from_le_bytes(start) }
 }
 
 /// Which sources have something to read.
@@ -423,5 +491,6 @@ struct Ready {
     channel: bool,
     stdout: bool,
     stderr: bool,
+    init: bool,
     status: bool,
 }

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use super::message::{Report, Step, send_report};
 use super::shim;
+use super::world::{PROBE, answer_probe};
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, Fork, ParentOf};
 use crate::sys::signals;
@@ -21,18 +22,25 @@ pub(super) const ARGUMENT: &CStr = c"__launcher";
 
 const CHANNEL: i32 = 3;
 
-/// Turns this process into a launcher if it was started as one; to be called first of all in `main`,
+/// Turns this process into a launcher, or a [probe](super::probe_level_2), if it was started as one; to be called first of all in `main`,
 /// before anything starts a thread. Returns when the daemon closes its end.
 #[must_use]
 pub fn run_if_launcher() -> Option<ExitCode> {
     let argument = std::env::args_os().nth(1)?;
-    if argument.as_encoded_bytes() != ARGUMENT.to_bytes() {
-        return None;
-    }
-    Some(match run() {
+    let role = match argument.as_encoded_bytes() {
+        bytes if bytes == ARGUMENT.to_bytes() => run,
+        bytes if bytes == PROBE.to_bytes() => probe,
+        _ => return None,
+    };
+    Some(match role() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })
+}
+
+fn probe() -> io::Result<()> {
+    let channel = process::take_inherited(CHANNEL)?;
+    answer_probe(channel.as_fd())
 }
 
 fn run() -> io::Result<()> {

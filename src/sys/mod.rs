@@ -11,6 +11,8 @@ pub mod channel;
 pub mod clock;
 pub mod landlock;
 pub mod memfd;
+pub mod mount;
+pub mod namespace;
 pub mod peer;
 pub mod process;
 pub mod procfs;

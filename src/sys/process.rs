@@ -141,6 +141,29 @@ pub fn reap_blocking(which: Which) -> io::Result<(Pid, End)> {
     }
 }
 
+/// Waits until a child has ended, and leaves it unreaped (`WNOWAIT`): its id stays taken.
+///
+/// # Errors
+/// As [`reap`].
+pub fn await_end(which: Which) -> io::Result<(Pid, End)> {
+    loop {
+        if let Some(ended) = wait(which, libc::WNOWAIT)? {
+            return Ok(ended);
+        }
+    }
+}
+
+/// SIGKILL for every process of this pid namespace but the caller, which is its first: kill(2).
+/// Atomic against forks in it.
+///
+/// Does nothing in any other process: there it would mean every process of the user.
+pub fn kill_namespace() {
+    if own_pid() == 1 {
+        // SAFETY: kill(2) takes two integers; -1 means this pid namespace, as just checked.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
 fn wait(which: Which, flags: i32) -> io::Result<Option<(Pid, End)>> {
     let (kind, id) = match which {
         Which::Any => (libc::P_ALL, 0),
@@ -247,6 +270,14 @@ pub fn become_undumpable() -> io::Result<()> {
     Ok(nix::sys::prctl::set_dumpable(false)?)
 }
 
+/// Undoes [`become_undumpable`]: the `/proc` entry belongs to the process's user again.
+///
+/// # Errors
+/// prctl(2).
+pub fn become_dumpable() -> io::Result<()> {
+    Ok(nix::sys::prctl::set_dumpable(true)?)
+}
+
 /// No exec gains privileges any more (`PR_SET_NO_NEW_PRIVS`); can't be undone.
 ///
 /// # Errors
@@ -299,10 +330,28 @@ pub fn close_from(first: u32) -> io::Result<()> {
     close_range(first, 0)
 }
 
+/// Closes every descriptor but one (close_range(2), Linux 5.9).
+///
+/// Only for a process that never again uses an owner of another one.
+///
+/// # Errors
+/// `ENOSYS` on an older kernel.
+pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = kept.as_raw_fd().cast_unsigned();
+    if kept > 0 {
+        close_between(0, kept - 1, 0)?;
+    }
+    close_from(kept + 1)
+}
+
 fn close_range(first: u32, flags: libc::c_uint) -> io::Result<()> {
+    close_between(first, libc::c_uint::MAX, flags)
+}
+
+fn close_between(first: u32, last: u32, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: close_range(2) takes integers. Closing descriptors that a Rust value owns would be
-    // wrong; that is close_from's documented precondition.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
+    // wrong; that is the documented precondition of those who close.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) };
     if done == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 
 use super::process::Pid;
 
@@ -25,6 +29,17 @@ pub struct Stat {
 /// `NotFound` (or ESRCH) if there is none.
 pub fn stat(pid: Pid) -> io::Result<Stat> {
     parse(&fs::read(format!("/proc/{pid}/stat"))?).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Reads the calling process as another pid namespace sees it, whose `/proc` is open.
+///
+/// # Errors
+/// `NotFound` if it can't be seen there.
+pub fn own_stat(proc: BorrowedFd<'_>) -> io::Result<Stat> {
+    let file = openat(proc, "self/stat", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    fs::File::from(file).read_to_end(&mut text)?;
+    parse(&text).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 pub(super) fn parse(text: &[u8]) -> Option<Stat> {

@@ -10,4 +10,6 @@ mod deaths;
 mod flood;
 mod logs;
 mod reports;
+mod stage;
 mod stopping;
+mod world;

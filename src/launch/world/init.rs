@@ -1,0 +1,161 @@
+//! The first process of an agent's pid namespace.
+//!
+//! It makes the world, forks the payload and then does what only it can: reap whatever loses its
+//! parent in there. It can't be signalled from inside (pid_namespaces(7)), is undumpable, without
+//! capabilities, and holds one descriptor, its link to the shim. When it ends, for whatever reason,
+//! the kernel kills every process of the namespace, and it is itself reaped only after the last of
+//! them is gone: to the shim, "init was reaped" means "nothing is left".
+//!
+//! ```text
+//! make the world --> fork --> reap orphans --payload ended--> [payload ended] -- shim: seen -->
+//!                                  kill the rest, count it --> [killed: n] --> exit
+//! ```
+//!
+//! The payload stays unreaped until the shim has seen that it ended: only until then can the shim
+//! signal its group by number. A shim that wants the end before just kills this process.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::{Ids, make};
+use crate::launch::message::Step;
+use crate::launch::payload::{Failure, Payload, at};
+use crate::policy::sandbox::SandboxPlan;
+use crate::sys::channel::{self, Wait};
+use crate::sys::process::{self, End, Fork, ParentOf, Pid, Which};
+
+/// All that the init has from its shim.
+pub(in crate::launch) struct Init<'a> {
+    pub(in crate::launch) plan: &'a SandboxPlan,
+    pub(in crate::launch) ids: Ids,
+    pub(in crate::launch) link: OwnedFd,
+    pub(in crate::launch) payload: Payload<'a>,
+}
+
+/// From an init to its shim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::launch) enum Farewell {
+    /// The payload has ended, and stays unreaped until the shim says that it knows.
+    PayloadEnded(End),
+    /// All the others were killed: so many.
+    Killed(u32),
+}
+
+/// Bytes of a [`Farewell`].
+pub(in crate::launch) const FAREWELL: usize = 5;
+
+impl Farewell {
+    fn encode(self) -> [u8; FAREWELL] {
+        let (tag, number) = match self {
+            Self::PayloadEnded(End::Exited(code)) => (b'E', code),
+            Self::PayloadEnded(End::Signaled(signal)) => (b'S', signal),
+            Self::Killed(count) => (b'K', count.cast_signed()),
+        };
+        let [a, b, c, d] = number.to_le_bytes();
+        [tag, a, b, c, d]
+    }
+
+    /// Reads one back; `None` if it isn't one.
+    pub(in crate::launch) fn decode(message: &[u8]) -> Option<Self> {
+        let &[tag, a, b, c, d] = message else { return None };
+        let number = i32::from_le_bytes([a, b, c, d]);
+        match tag {
+            b'E' => Some(Self::PayloadEnded(End::Exited(number))),
+            b'S' => Some(Self::PayloadEnded(End::Signaled(number))),
+            b'K' => Some(Self::Killed(number.cast_unsigned())),
+            _ => None,
+        }
+    }
+}
+
+impl Init<'_> {
+    /// The whole life of an init.
+    pub(in crate::launch) fn run(mut self) -> ! {
+        match self.prepare() {
+            Ok(host_proc) => {
+                self.payload.host_proc = Some(host_proc);
+                self.payload.parent = process::own_pid();
+            }
+            Err(failure) => self.payload.give_up(&failure),
+        }
+        match process::fork(ParentOf::Caller) {
+            Ok(Fork::Parent(payload)) => {
+                let Self { link, payload: copies, .. } = self;
+                // The status pipe above all: its end of file is the shim's word that exec happened.
+                drop(copies);
+                watch(payload, link.as_fd())
+            }
+            Ok(Fork::Child) => {
+                let Self { link, payload, .. } = self;
+                drop(link);
+                payload.run()
+            }
+            Err(error) => self.payload.give_up(&at(Step::Fork)(error)),
+        }
+    }
+
+    /// Everything before the fork; gives the host's `/proc`, for the payload to tell its name by.
+    fn prepare(&self) -> Result<OwnedFd, Failure> {
+        process::die_with_parent().map_err(at(Step::Init))?;
+        // A shim that died before that line sends no signal, and the parent's id reads as 0 in here
+        // anyway. But its end of the link is closed then.
+        match channel::receive(self.link.as_fd(), &mut [0], Wait::Never) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(_) | Err(_) => process::exit_now(1),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let host_proc = open("/proc", flags, Mode::empty())
+            .map_err(|error| Failure { detail: "/proc".into(), ..at(Step::Init)(error.into()) })?;
+        make(self.plan, self.ids)?;
+        Ok(host_proc)
+    }
+}
+
+fn watch(payload: Pid, link: BorrowedFd<'_>) -> ! {
+    // Nothing below returns, so no owner of a closed descriptor will ever use it.
+    if process::close_all_but(link).is_err() || process::set_name(c"missiond-init").is_err() {
+        process::exit_now(1);
+    }
+    let end = loop {
+        match process::await_end(Which::Any) {
+            Ok((pid, end)) if pid == payload => break end,
+            Ok((pid, _)) => drop(process::reap(Which::One(pid))),
+            Err(_) => process::exit_now(1),
+        }
+    };
+    let tell = |farewell: Farewell| channel::send(link, &farewell.encode(), &[], Wait::Block);
+    // Should the shim be gone, this process is about to be killed.
+    if tell(Farewell::PayloadEnded(end)).is_err()
+        || channel::receive(link, &mut [0], Wait::Block).is_err()
+        || process::reap_blocking(Which::One(payload)).is_err()
+    {
+        process::exit_now(1);
+    }
+    process::kill_namespace();
+    let mut killed = 0u32;
+    while let Ok((_, end)) = process::reap_blocking(Which::Any) {
+        killed = killed.saturating_add(u32::from(end == End::Signaled(libc::SIGKILL)));
+    }
+    let _ = tell(Farewell::Killed(killed));
+    process::exit_now(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_farewell_is_read_as_it_was_said() {
+        for farewell in [
+            Farewell::PayloadEnded(End::Exited(255)),
+            Farewell::PayloadEnded(End::Signaled(9)),
+            Farewell::Killed(u32::MAX),
+        ] {
+            assert_eq!(Farewell::decode(&farewell.encode()), Some(farewell));
+        }
+        assert_eq!(Farewell::decode(b"E"), None);
+        assert_eq!(Farewell::decode(b"?1234"), None);
+    }
+}
