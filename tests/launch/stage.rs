@@ -24,7 +24,7 @@ pub(crate) fn bind(path: impl Into<PathBuf>, access: Access, trust: Trust) -> No
 }
 
 pub(crate) fn tmpfs(target: &str, mode: u32) -> Node {
-    Node::Tmpfs { target: target.into(), bytes: 4 << 20, inodes: 1000, mode }
+    Node::Tmpfs { target: target.into(), bytes: 4 << 20, inodes: 1000, mode, writable: true }
 }
 
 /// The system read-only, a few devices, `/proc`, `/tmp`, and the rig's directories.

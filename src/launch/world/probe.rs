@@ -109,7 +109,13 @@ fn plan(own_proc: bool) -> SandboxPlan {
             trust: Trust::System,
         },
         Node::Devpts { target: "/dev/pts".into() },
-        Node::Tmpfs { target: "/tmp".into(), bytes: 1 << 20, inodes: 16, mode: 0o1777 },
+        Node::Tmpfs {
+            target: "/tmp".into(),
+            bytes: 1 << 20,
+            inodes: 16,
+            mode: 0o1777,
+            writable: true,
+        },
     ];
     if own_proc {
         tree.push(Node::Proc { target: "/proc".into() });

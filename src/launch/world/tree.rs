@@ -39,6 +39,8 @@ pub(super) struct Tree<'a> {
     /// What was mounted so far.
     grounds: BTreeMap<&'a Path, Ground>,
     blanks: Option<Blanks>,
+    /// Own file systems that become read-only at the end.
+    closing: Vec<OwnedFd>,
 }
 
 /// What lies over hidden places.
@@ -51,7 +53,7 @@ impl<'a> Tree<'a> {
     /// Makes the root and everything in it. The host's tree stays the process's root.
     pub(super) fn build(nodes: &'a [Node]) -> Result<Self, Failure> {
         let root = new_root().map_err(on(Step::Root, ""))?;
-        let mut tree = Self { root, grounds: BTreeMap::new(), blanks: None };
+        let mut tree = Self { root, grounds: BTreeMap::new(), blanks: None, closing: Vec::new() };
         // Modes are those of the plan. It is the shim's business what its children inherit.
         let inherited = umask(Mode::empty());
         let built = nodes
@@ -61,11 +63,14 @@ impl<'a> Tree<'a> {
         built.map(|()| tree)
     }
 
-    /// Makes it the root of the namespace and the root read-only.
+    /// Makes it the root of the namespace, and read-only what the agent isn't to write.
     pub(super) fn enter(self) -> Result<(), Failure> {
         mount::enter_root(self.root.as_fd()).map_err(on(Step::Pivot, ""))?;
-        mount::confine_mount(self.root.as_fd(), Attributes::MOUNT_ATTR_RDONLY)
-            .map_err(on(Step::Pivot, "/"))
+        for mount in [&self.root].into_iter().chain(&self.closing) {
+            mount::confine_mount(mount.as_fd(), Attributes::MOUNT_ATTR_RDONLY)
+                .map_err(on(Step::Pivot, "/"))?;
+        }
+        Ok(())
     }
 
     fn node(&mut self, node: &'a Node) -> io::Result<()> {
@@ -119,14 +124,18 @@ impl<'a> Tree<'a> {
                 let mut file = make_file(parent.as_fd(), name, Mode::from_bits_truncate(*mode))?;
                 file.write_all(text.as_bytes())?;
             }
-            Node::Tmpfs { target, bytes, inodes, mode } => {
+            Node::Tmpfs { target, bytes, inodes, mode, writable } => {
                 let options = [
                     ("size", bytes.to_string()),
                     ("nr_inodes", inodes.to_string()),
                     ("mode", format!("{mode:o}")),
                 ];
-                self.mount_new(target, c"tmpfs", &options, Attributes::MOUNT_ATTR_NODEV)?;
+                let made =
+                    self.mount_new(target, c"tmpfs", &options, Attributes::MOUNT_ATTR_NODEV)?;
                 self.covered(target, Ground::Own);
+                if !writable {
+                    self.closing.push(made);
+                }
             }
             Node::Proc { target } => {
                 let attributes = Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOEXEC;
@@ -161,12 +170,13 @@ impl<'a> Tree<'a> {
         kind: &CStr,
         options: &[(&str, String)],
         attributes: Attributes,
-    ) -> io::Result<()> {
+    ) -> io::Result<OwnedFd> {
         let place = self.place(target, true)?;
         let options: Vec<_> = options.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let attributes = attributes | Attributes::MOUNT_ATTR_NOSUID;
         let tree = mount::new_file_system(kind, &options, attributes)?;
-        mount::attach(tree.as_fd(), place.as_fd())
+        mount::attach(tree.as_fd(), place.as_fd())?;
+        Ok(tree)
     }
 
     fn covered(&mut self, target: &'a Path, ground: Ground) {
@@ -228,14 +238,14 @@ fn new_root() -> io::Result<OwnedFd> {
 }
 
 impl Blanks {
-    /// An empty directory and an empty file, without a name in the tree.
+    /// An empty directory, and a file that nobody may open, without a name in the tree.
     fn new(root: BorrowedFd<'_>) -> io::Result<Self> {
         let name = Path::new(".blank");
         let read_path = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         mkdirat(root, name, Mode::from_bits_truncate(0o555))?;
         let directory = mount::clone_tree(openat(root, name, read_path, Mode::empty())?.as_fd())?;
         unlinkat(root, name, UnlinkatFlags::RemoveDir)?;
-        make_file(root, name, Mode::from_bits_truncate(0o444))?;
+        make_file(root, name, Mode::empty())?;
         let file = mount::clone_tree(openat(root, name, read_path, Mode::empty())?.as_fd())?;
         unlinkat(root, name, UnlinkatFlags::NoRemoveDir)?;
         Ok(Self { directory, file })
