@@ -151,17 +151,14 @@ pub(super) fn each(
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        let kind = match entry.file_type() {
+        let mut file_type = entry.file_type();
+        if file_type == FileType::Unknown {
             // Not every file system says it.
-            FileType::Unknown => {
-                let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
-                match rustix::fs::statat(directory, name, flags) {
-                    Ok(stat) => kind(FileType::from_raw_mode(stat.st_mode)),
-                    Err(_) => continue,
-                }
-            }
-            known => kind(known),
-        };
+            let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+            let Ok(stat) = rustix::fs::statat(directory, name, flags) else { continue };
+            file_type = FileType::from_raw_mode(stat.st_mode);
+        }
+        let kind = kind(file_type);
         if !visit(name.to_bytes(), kind) {
             return Ok(false);
         }

@@ -273,9 +273,9 @@ fn way(tree: &Tree, relative: &Path) -> (PathBuf, Way) {
     let mut place = PathBuf::new();
     for component in relative.components() {
         place.push(component);
-        match tree.way(&place) {
-            Way::To(Kind::Directory) => {}
-            other => return (place, other),
+        let way = tree.way(&place);
+        if way != Way::To(Kind::Directory) {
+            return (place, way);
         }
     }
     // It has appeared meanwhile.

@@ -14,12 +14,16 @@ mod beneath;
 mod discover;
 mod found;
 mod gitconfig;
+mod journal;
+mod placeholder;
+mod registry;
 mod repository;
 mod scanner;
 mod walk;
 
 pub use discover::Wanted;
 pub use found::{Filler, Found, State, TooMany};
+pub use registry::{Cleaned, Registry, RegistryError, User};
 pub use scanner::{Scanner, SearchError};
 
 #[cfg(test)]

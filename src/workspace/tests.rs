@@ -163,7 +163,7 @@ fn a_forged_git_file_gets_an_agent_nothing() {
     ] {
         fs::write(&forged, format!("gitdir: {}\n", target.display())).unwrap();
         let found = place.search(place.wanted());
-        assert_eq!(found.outside, [PathBuf::new(); 0], "{}", target.display());
+        assert_eq!(found.outside, Vec::<PathBuf>::new(), "{}", target.display());
         assert!(found.gaps.iter().any(|gap| gap.contains("leads out")), "{:?}", found.gaps);
     }
     // Also with a forged worktree inside: what must say it is outside.
@@ -173,7 +173,7 @@ fn a_forged_git_file_gets_an_agent_nothing() {
     fs::write(place.at("w/sub/fake/commondir"), place.at("victim/.git").to_str().unwrap()).unwrap();
     fs::write(place.at("w/sub/fake/HEAD"), "ref: refs/heads/x\n").unwrap();
     let found = place.search(place.wanted());
-    assert_eq!(found.outside, [PathBuf::new(); 0]);
+    assert_eq!(found.outside, Vec::<PathBuf>::new());
     assert!(found.gaps.iter().any(|gap| gap.contains("leads out")), "{:?}", found.gaps);
 }
 
@@ -187,7 +187,7 @@ fn a_worktree_of_missionds_own_directories_is_not_given() {
     assert!(place.git("main", &["worktree", "add", "-q", "../w"]));
     let keep_out = vec![place.at("main/.git/missiond")];
     let found = place.search(Wanted { keep_out, ..place.wanted() });
-    assert_eq!(found.outside, [PathBuf::new(); 0]);
+    assert_eq!(found.outside, Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -261,7 +261,7 @@ mod tests {
             println!("SKIP what_is_not_searched_is_told: root may search every directory");
             return;
         }
-        fs::set_permissions(dir.path().join("a/b"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(dir.path().join("a/b"), fs::Permissions::from_mode(0o0)).unwrap();
         let barred = walk(&tree, Bounds::default());
         fs::set_permissions(dir.path().join("a/b"), fs::Permissions::from_mode(0o700)).unwrap();
         assert!(barred.gaps[0].contains("a/b was not searched"), "{barred:?}");
