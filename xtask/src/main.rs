@@ -1,8 +1,9 @@
-//! Development tasks: `cargo xtask tidy`, `cargo xtask bench`, `cargo xtask crash`.
+//! Development tasks: `cargo xtask tidy`, `cargo xtask bench`, `cargo xtask crash`, `cargo xtask vm-test`.
 
 mod bench;
 mod crash;
 mod tidy;
+mod vm;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,6 +31,15 @@ enum Task {
     /// The program of the agents of `crash`.
     #[command(hide = true)]
     CrashAgent,
+    /// Boots a Debian with systemd under QEMU, and tests there what can't be seen elsewhere.
+    VmTest(vm::Options),
+    /// What `vm-test` runs in the machine.
+    #[command(hide = true)]
+    VmGuest {
+        /// Only cases whose name contains this.
+        #[arg(default_value = "")]
+        only: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -50,6 +60,8 @@ fn main() -> std::io::Result<ExitCode> {
         }
         Task::Crash(options) => crash::run(root, &options)?,
         Task::CrashAgent => crash::agent()?,
+        Task::VmTest(options) => vm::run(root, &options)?,
+        Task::VmGuest { only } => vm::guest(&only)?,
     };
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
