@@ -55,7 +55,7 @@
 //! | wire | [`bus`] (connections, delivery), [`client`] |
 //! | services | [`store`] (the log, blobs), [`config`] (mission.toml), [`proto`] (frames), [`supervise`] (one actor per agent) |
 //! | engines | [`core`] (the state machine), [`launch`] (launcher, shim, payload), [`workspace`] (what agents write) |
-//! | ground | [`policy`] (what becomes enforced), [`sys`] (system calls), [`ids`] |
+//! | ground | [`policy`] (what becomes enforced), [`sys`] (system calls), [`ids`], `console`, `escape`, `table` (what people read) |
 //!
 //! What is absent is as much part of it:
 //!
@@ -81,9 +81,11 @@
 pub mod bus;
 pub mod client;
 pub mod config;
+mod console;
 pub mod core;
 pub mod ctl;
 pub mod daemon;
+mod escape;
 pub mod ids;
 pub mod launch;
 pub mod policy;
@@ -91,4 +93,5 @@ pub mod proto;
 pub mod store;
 pub mod supervise;
 pub mod sys;
+mod table;
 pub mod workspace;

@@ -1,5 +1,7 @@
 //! `missionctl` as a program, against a daemon that a test plays: what it sends, shows, and exits with.
 
+#[path = "ctl/console.rs"]
+mod console;
 #[path = "ctl/fake.rs"]
 mod fake;
 #[path = "ctl/handoffs.rs"]

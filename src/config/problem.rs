@@ -7,6 +7,8 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use crate::escape::is_active;
+
 /// How much of a long source line is shown.
 const WINDOW: usize = 100;
 
@@ -120,19 +122,14 @@ fn hidden(masked: &[Range<usize>], at: usize) -> bool {
 fn shown(c: char) -> char {
     match c {
         '\t' => ' ',
-        c if unsafe_on_a_terminal(c) => '\u{fffd}',
+        c if is_active(c) => '\u{fffd}',
         c => c,
     }
 }
 
-fn unsafe_on_a_terminal(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// A text with what could steer a terminal replaced.
 pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if unsafe_on_a_terminal(c) { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if is_active(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// Of `known`, the one that `text` was probably meant to be.

@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::escape;
 use super::exit::Exit;
 use super::time;
+use crate::escape;
 use crate::ids::MissionName;
 use crate::proto::denied::{Code, Denied};
 
@@ -187,7 +187,8 @@ impl CtlError {
                 }
                 Code::Invalid => "`missionctl help COMMAND` has examples",
                 Code::Timeout => "try again, or wait longer",
-                Code::Unavailable => "try again later; `missionctl status` shows alerts",
+                // The refusal itself says whether to try again.
+                Code::Unavailable => "`missionctl status` shows alerts",
             }
             .to_owned(),
             CtlError::NoMission { .. } => "start one by `missiond start mission.toml`".to_owned(),

@@ -18,7 +18,6 @@ use super::Context;
 use super::error::CtlError;
 use super::out::{Format, Look, read};
 use super::session::Session;
-use super::table::Paint;
 use super::{time, views};
 use crate::ids::{CheckpointId, Epoch, HandoffId, Seq, SubscriptionName, TaskId, Timestamp};
 use crate::proto::json::Json;
@@ -27,6 +26,7 @@ use crate::proto::spec::Permission;
 use crate::proto::view::{FileRef, HandoffStateName, HandoffView};
 use crate::proto::wire::{AuditPage, AuditRead, Delivery, EventView, MAX_CREDIT, Subscribe};
 use crate::proto::{Method, Notification};
+use crate::table::Paint;
 
 /// How long after a step's time the daemon's word on it may take.
 const SLACK: Duration = Duration::from_secs(5);

@@ -7,11 +7,11 @@ use serde_json::Value;
 
 use super::out::Look;
 use super::pretty;
-use super::table::{Paint, width};
 use crate::ids::{AgentName, AgentUid, Timestamp};
 use crate::proto::json::Json;
 use crate::proto::view::{AgentView, MessageView};
 use crate::proto::wire::EventView;
+use crate::table::{Paint, width};
 
 /// What a message says, for people: a JSON string as its text, anything else as JSON on one line.
 fn content(look: &Look, json: &Json) -> String {
@@ -89,8 +89,8 @@ impl Names {
 /// The fields of events that hold an agent's uid.
 const UIDS: [&str; 5] = ["agent", "to", "from", "by", "reserved"];
 
-/// The fields of events that hold a time.
-const TIMES: [&str; 3] = ["until", "deadline", "wall"];
+/// The fields of events that hold a time; an agent that waits does so until then.
+const TIMES: [&str; 4] = ["until", "deadline", "wall", "waiting"];
 
 /// What an event holds, field by field on one line: `task=t-1 to=writer claimed=true`.
 fn fields(look: &Look, kind: &str, data: &Json, names: &Names) -> String {
@@ -100,27 +100,44 @@ fn fields(look: &Look, kind: &str, data: &Json, names: &Names) -> String {
     let mut parts = Vec::new();
     for (key, value) in &fields {
         let shown = match value {
-            Value::Null => continue,
+            Value::Null | Value::Bool(false) => continue,
             // The answer that a key stands for is the event before it, once more.
             _ if kind == "key_used" && (key == "reply" || key == "digest") => continue,
-            Value::Bool(false) => continue,
-            Value::Number(at) if TIMES.contains(&key.as_str()) => at
-                .as_i64()
-                .map_or_else(|| at.to_string(), |at| look.clock().time_of_day(Timestamp(at))),
-            Value::Number(uid) if UIDS.contains(&key.as_str()) => {
-                uid.as_u64().map_or_else(|| uid.to_string(), |uid| names.get(AgentUid(uid)))
-            }
             Value::Array(list) if key == "to" => addressees(list),
-            Value::String(text) => text.clone(),
-            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
-                value.to_string()
-            }
+            value => plain(look, key, value, names, false),
         };
         let quote = shown.is_empty() || shown.contains(char::is_whitespace);
-        let shown = if quote { format!("\"{shown}\"") } else { shown };
+        let shown = if quote { format!("\"{}\"", shown.replace('"', "\\\"")) } else { shown };
         parts.push(format!("{}={}", look.text(key), look.text(&shown)));
     }
     parts.join(" ")
+}
+
+/// A value in words and not in JSON: `exited:3`, `task:t-1,handoff:h-9`, `a,b`.
+fn plain(look: &Look, key: &str, value: &Value, names: &Names, is_nested: bool) -> String {
+    match value {
+        Value::Number(at) if TIMES.contains(&key) => {
+            at.as_i64().map_or_else(|| at.to_string(), |at| look.clock().time_of_day(Timestamp(at)))
+        }
+        Value::Number(uid) if UIDS.contains(&key) => {
+            uid.as_u64().map_or_else(|| uid.to_string(), |uid| names.get(AgentUid(uid)))
+        }
+        Value::String(text) => text.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(list) => {
+            let items = list.iter().map(|item| plain(look, key, item, names, true));
+            let items = items.collect::<Vec<_>>().join(",");
+            if is_nested { format!("[{items}]") } else { items }
+        }
+        Value::Object(fields) => {
+            let fields = fields
+                .iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(key, value)| format!("{key}:{}", plain(look, key, value, names, true)));
+            let fields = fields.collect::<Vec<_>>().join(",");
+            if is_nested { format!("{{{fields}}}") } else { fields }
+        }
+    }
 }
 
 /// Addressees stand as `[uid, name]` in the log.
@@ -158,4 +175,33 @@ pub(crate) fn event(look: &Look, event: &EventView, names: &Names) -> String {
         look.paint(&kind, kind_paint(&event.kind)),
         look.fit(text.trim_start(), used),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::time::Clock;
+
+    fn shown(kind: &str, data: &str) -> String {
+        let clock = Clock { now: Timestamp(0), zone: jiff::tz::TimeZone::UTC };
+        let names = Names([(3, AgentName::new("writer").unwrap())].into());
+        fields(&Look::at(clock), kind, &Json::parse(data).unwrap(), &names)
+    }
+
+    #[test]
+    fn what_an_event_holds_is_said_in_words_and_not_in_quoted_json() {
+        let ended = r#"{"agent":3,"incarnation":2,"exit":{"exited":3},"run":{"task":"t-1","handoff":null},
+            "next":{"waiting":3723000}}"#;
+        assert_eq!(
+            shown("agent_ended", ended),
+            "agent=writer exit=exited:3 incarnation=2 next=waiting:01:02:03.000 run=task:t-1"
+        );
+        let given_up = r#"{"agent":3,"next":{"failed":"it ended \"too\" often"}}"#;
+        assert_eq!(
+            shown("agent_ended", given_up),
+            r#"agent=writer next="failed:it ended \"too\" often""#
+        );
+        let nested = r#"{"spec":{"needs":["a","b"],"in":{"to":3}},"caps":["x","y"]}"#;
+        assert_eq!(shown("x", nested), "caps=x,y spec=in:{to:writer},needs:[a,b]");
+    }
 }

@@ -17,7 +17,6 @@ mod cli;
 mod command;
 mod env;
 mod error;
-mod escape;
 mod exit;
 mod follow;
 mod input;
@@ -26,7 +25,6 @@ mod logfile;
 mod out;
 mod pretty;
 mod session;
-mod table;
 mod target;
 mod time;
 mod views;
@@ -35,8 +33,6 @@ mod watch;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use cli::{Cli, Command};
 use env::Env;
 use error::CtlError;
@@ -44,6 +40,7 @@ use exit::Exit;
 use out::Out;
 use session::Session;
 
+use crate::console;
 use crate::ids::{Key, MissionName};
 
 /// What a command works with.
@@ -70,13 +67,9 @@ impl Context {
 /// The `missionctl` program, from its arguments to its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match console::arguments() {
         Ok(cli) => cli,
-        Err(error) => {
-            // `--help` and `--version` come this way, too. A reader that has gone is no failure.
-            let _ = error.print();
-            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Ok.into() };
-        }
+        Err(code) => return code,
     };
     let env = Env::of_process();
     let out = Out::stdout(cli.global.output, cli.global.raw, &env);

@@ -7,10 +7,11 @@ use serde::de::DeserializeOwned;
 
 use super::env::Env;
 use super::error::CtlError;
-use super::table::{self, Cell, Column, Paint};
+use super::pretty;
 use super::time::Clock;
-use super::{escape, pretty};
+use crate::escape;
 use crate::proto::json::Json;
+use crate::table::{self, Cell, Column, Paint};
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -59,7 +60,7 @@ impl Look {
         if !self.escapes {
             return text.to_owned();
         }
-        text.split('\n').map(escape::line).collect::<Vec<_>>().join("\n")
+        escape::lines(text).into_owned()
     }
 
     /// JSON of an agent on one line.

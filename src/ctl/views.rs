@@ -4,12 +4,12 @@ use serde::Serialize;
 
 use super::out::Look;
 use super::pretty;
-use super::table::{Cell, Column, Paint, elastic, fixed, number};
 use crate::proto::spec::Permissions;
 use crate::proto::view::{
     AgentStateName, AgentView, CheckpointView, HandoffStateName, HandoffView, MissionStateName,
     MissionView, Receipt, ReceiptState, TaskStateName, TaskView, Wait,
 };
+use crate::table::{Cell, Column, Paint, elastic, fixed, number};
 
 /// A unit variant's name on the wire.
 pub(crate) fn name<T: Serialize>(value: &T) -> String {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::escape;
 use crate::ids::Timestamp;
 
 /// Size at which `daemon.log` is rotated.
@@ -113,24 +114,14 @@ fn clock_time(at: Timestamp, with_date: bool) -> String {
     here.strftime(format).to_string()
 }
 
-/// A text on one line, with everything that a terminal would obey (C0, C1, ESC) or that reorders text
-/// (bidi controls) escaped, and not too long.
+/// A text on one line, with everything escaped that a terminal would obey or that reorders text, and
+/// not too long.
 pub(super) fn clean(text: &str) -> String {
     const MAX: usize = 400;
-    let mut out = String::with_capacity(text.len().min(MAX));
-    for (count, c) in text.chars().enumerate() {
-        if count == MAX {
-            out.push_str("...");
-            break;
-        }
-        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}');
-        if c.is_control() || bidi {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
+    match text.char_indices().nth(MAX) {
+        Some((end, _)) => format!("{}...", escape::line(&text[..end])),
+        None => escape::line(text).into_owned(),
     }
-    out
 }
 
 /// Words on their way to somebody who may have stopped reading (Ctrl-S, a pager, a full pipe): a
@@ -214,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_a_terminal_would_obey_is_escaped() {
-        assert_eq!(clean("a\u{1b}[31m\u{9b}\u{202e}b\nc"), "a\\u{1b}[31m\\u{9b}\\u{202e}b\\nc");
+        assert_eq!(clean("a\u{1b}[31m\u{9b}\u{202e}b\nc"), "a\\x1b[31m\\x9b\\u{202e}b\\nc");
         assert_eq!(clean(&"x".repeat(1000)).len(), 403);
     }
 

@@ -181,11 +181,15 @@ fn serve(stream: UnixStream, connection: usize, record: &Record, script: &Script
     }
 }
 
-/// The program, in an environment of its own, bounded in time.
 fn missionctl(args: &[&str]) -> Command {
+    program(env!("CARGO_BIN_EXE_missionctl"), args)
+}
+
+/// A program, in an environment of its own, bounded in time.
+pub(crate) fn program(path: &str, args: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command
-        .args(["-k", "1", "60", env!("CARGO_BIN_EXE_missionctl")])
+        .args(["-k", "1", "60", path])
         .args(args)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

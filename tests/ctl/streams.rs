@@ -60,7 +60,7 @@ fn events_are_shown_once_with_the_names_of_agents() {
     insta::assert_snapshot!(lines.join("\n"), @r#"
     1970-01-01 00:00:01      17  task_assigned  daemon  task=t to=writer
     1970-01-01 00:00:01      18  task_assigned  daemon  task=t to=writer
-    1970-01-01 00:00:01      19  agent_added  daemon  spec={"name":"late","role":"write"}
+    1970-01-01 00:00:01      19  agent_added  daemon  spec=name:late,role:write
     1970-01-01 00:00:01      20  task_requeued  daemon  counted=true task=t to=late {"why":"a \u001b[1m"}
     "#);
 }

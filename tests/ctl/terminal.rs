@@ -11,7 +11,7 @@ use crate::fake::{Act, Fake, OPERATOR, agent, task};
 
 #[expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 /// What a terminal with so many columns gets from a program.
-fn on_terminal(command: &mut Command, columns: u16) -> String {
+pub(crate) fn on_terminal(command: &mut Command, columns: u16) -> String {
     let size = Winsize { ws_row: 40, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(Some(&size), None).unwrap();
     let mut child = command.stdout(File::from(pty.slave)).spawn().unwrap();

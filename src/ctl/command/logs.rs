@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use super::super::Context;
 use super::super::error::CtlError;
-use super::super::escape;
 use super::super::exit::Exit;
 use super::super::logfile::{LogFile, SeenLine};
 use super::super::out::{Format, read};
 use super::super::session::Session;
-use super::super::table::Paint;
 use super::super::watch::Changes;
+use crate::escape;
 use crate::ids::AgentName;
 use crate::proto::Method;
 use crate::proto::view::MissionView;
 use crate::proto::wire::Empty;
+use crate::table::Paint;
 
 const AFTER: &str = "\
 Shows both streams, the lines of standard output first, each marked; following, as they come. With

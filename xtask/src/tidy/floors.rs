@@ -8,8 +8,8 @@ use super::source::Source;
 
 /// The floors, lowest first; a room uses only rooms below its own.
 const FLOORS: &[&[&str]] = &[
-    &["ids"],
-    &["policy", "sys"],
+    &["ids", "escape", "table"],
+    &["policy", "sys", "console"],
     &["core", "podman", "launch", "workspace"],
     &["store", "config", "proto", "supervise"],
     &["bus", "client"],
@@ -24,7 +24,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("proto", &["core", "ids"]),
     ("client", &["proto", "core", "ids", "sys"]),
     // `config` for where missions have their sockets: daemon and missionctl must agree on it.
-    ("ctl", &["proto", "client", "config", "workspace", "ids"]),
+    ("ctl", &["proto", "client", "config", "console", "escape", "table", "workspace", "ids"]),
 ];
 
 /// Rooms without effects, and what they must not name.
@@ -220,7 +220,7 @@ mod tests {
         ];
         assert_eq!(
             findings(&files),
-            ["src/ctl/ps.rs:1: `ctl` uses `store`, but sees only proto, client, config, ids"]
+            ["src/ctl/ps.rs:1: `ctl` uses `store`, but sees only proto, client, config, console, escape, table, workspace, ids"]
         );
     }
 

@@ -1,4 +1,4 @@
-//! Makes text that an agent supplied safe to show on a person's terminal.
+//! Makes text that an agent or a stranger supplied safe to show on a person's terminal.
 //!
 //! A terminal obeys what it reads: C0 and C1 controls, ESC sequences, OSC strings that set titles or
 //! clipboards; and bidirectional controls make a line read differently from what it says. All of them
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Whether `c` could act on a terminal, or on how the rest of a line is read.
-fn is_active(c: char) -> bool {
+pub(crate) fn is_active(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{61c}' | '\u{200e}' | '\u{200f}'
@@ -43,6 +43,11 @@ fn escape_if(text: &str, is_bad: impl Fn(char) -> bool) -> Cow<'_, str> {
 /// One line: line ends and tabs are escaped too.
 pub(crate) fn line(text: &str) -> Cow<'_, str> {
     escape_if(text, is_active)
+}
+
+/// Several lines: only line ends stay.
+pub(crate) fn lines(text: &str) -> Cow<'_, str> {
+    escape_if(text, |c| c != '\n' && is_active(c))
 }
 
 /// Only what breaks a table: line ends and tabs.
@@ -98,6 +103,11 @@ mod tests {
         for text in ["plain", "größer", "日本語", "עברית", "👩‍🚀", "a\\nb"] {
             assert!(matches!(line(text), Cow::Borrowed(t) if t == text), "{text}");
         }
+    }
+
+    #[test]
+    fn of_several_lines_only_their_ends_are_left() {
+        assert_eq!(lines("a\x1bb\nc\r\n\u{202e}"), "a\\x1bb\nc\\r\n\\u{202e}");
     }
 
     #[test]
