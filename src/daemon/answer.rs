@@ -105,8 +105,11 @@ impl Daemon {
         }
         for event in &released.events {
             self.follow_agents(now, event);
+            self.follow_readiness(&event.event);
             self.show(event);
             if let Kind::MissionStopping(stopping) = &event.event {
+                // By the order of the log, not by what came in one batch: what was up before is up.
+                self.say_ready();
                 self.begin_stop(now, &stopping.why, stopping.grace_ms);
             } else if let Kind::TaskPruned(pruned) = &event.event {
                 self.restored.retain(|(_, task), _| *task != pruned.task);

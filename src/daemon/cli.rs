@@ -1,8 +1,7 @@
 //! The command line of `missiond`.
 
 use std::error::Error;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,10 +10,12 @@ use super::detach::{self, Detached, Outcome};
 use super::start::{Options, start};
 use super::summary::Verdict;
 use crate::config::{self, Host};
+use crate::console::{self, complain};
+use crate::escape;
 
 /// A privilege-free supervisor for teams of AI agents.
 #[derive(Debug, Parser)]
-#[command(name = "missiond", version, disable_help_subcommand = true)]
+#[command(name = "missiond", version, disable_help_subcommand = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -48,7 +49,7 @@ struct Start {
     /// The mission file; it is never looked for in parent directories
     #[arg(default_value = "mission.toml")]
     file: PathBuf,
-    /// Return when every service agent is up, and go on in the background
+    /// Go on in the background; returns when the mission answers and every service agent has been up
     #[arg(short, long)]
     detach: bool,
     /// Put the state of an earlier run aside and begin from nothing
@@ -66,7 +67,7 @@ struct Start {
 enum Unit {
     /// Print the unit
     Print,
-    /// Install, enable and start the unit of a mission
+    /// Write the unit of a mission and tell systemd of it; the reply says how to enable and start it
     Install {
         /// Its name
         name: String,
@@ -89,12 +90,9 @@ pub fn main() -> ExitCode {
     if let Some(code) = crate::launch::run_if_launcher() {
         return code;
     }
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match console::arguments() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _unheard = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(code) => return code,
     };
     match cli.command {
         Command::Start(args) => run(&args),
@@ -126,10 +124,7 @@ fn run_unit(unit: &Unit) -> Result<String, config::commands::CommandError> {
 
 fn said(result: Result<String, config::commands::CommandError>) -> ExitCode {
     match result {
-        Ok(text) => {
-            print(&text);
-            ExitCode::SUCCESS
-        }
+        Ok(text) => print(&text, 0),
         Err(error) => {
             complain(&error.to_string());
             ExitCode::from(error.exit_code())
@@ -177,11 +172,11 @@ fn run(args: &Start) -> ExitCode {
                      the file, or run it again with --fresh (its old state is kept beside the new one)"
                 ));
             }
-            print(&started.summary);
-            ExitCode::from(match started.verdict {
+            let code = match started.verdict {
                 Verdict::Good => 0,
                 Verdict::Bad => 1,
-            })
+            };
+            print(&started.summary, code)
         }
         Err(error) => {
             let failed = fail(&error, error.exit_code());
@@ -203,9 +198,8 @@ fn detach(args: &Start) -> ExitCode {
         Err(error) => return fail(&error, 2),
     };
     match detach::spawn(&file, &more) {
-        Ok(Outcome::Ready { pid }) => {
-            print(&format!("{} runs in the background (pid {pid})\n", shown(&args.file)));
-            ExitCode::SUCCESS
+        Ok(Outcome::Ready { mission, pid }) => {
+            print(&format!("mission {mission} runs in the background (pid {pid})\n"), 0)
         }
         Ok(Outcome::Partly { pid, why }) => {
             complain(&format!(
@@ -213,16 +207,9 @@ fn detach(args: &Start) -> ExitCode {
             ));
             ExitCode::FAILURE
         }
-        Ok(Outcome::Ended { code, output }) => {
-            complain(output.trim_end());
-            ExitCode::from(code)
-        }
+        Ok(Outcome::Ended { code, output }) => print(&output, code),
         Err(error) => fail(&error, 1),
     }
-}
-
-fn shown(file: &Path) -> String {
-    file.display().to_string()
 }
 
 /// Three lines: what failed, why, what to do about it.
@@ -237,11 +224,10 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn print(text: &str) {
-    // A reader that has gone has seen enough.
-    let _unread = io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush());
-}
-
-fn complain(text: &str) {
-    let _unread = writeln!(io::stderr(), "{text}");
+/// Writes a result; the exit code is `code` if it could be written.
+fn print(text: &str, code: u8) -> ExitCode {
+    match console::print(&escape::lines(text)) {
+        Ok(()) => ExitCode::from(code),
+        Err(failure) => failure,
+    }
 }

@@ -94,6 +94,19 @@ struct Around {
     gaps: Vec<String>,
     /// The socket is there.
     listening: bool,
+    /// It has been up since this daemon started, whatever became of it.
+    was_up: bool,
+}
+
+/// How far the word is that everything is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    /// The mission file is not durable: what the log says of agents is of an earlier run.
+    Unconfigured,
+    /// Agents are being started.
+    Starting,
+    /// The word was given, or it is too late for it.
+    Told,
 }
 
 /// The daemon of one mission.
@@ -114,8 +127,7 @@ struct Daemon {
     /// Checkpoints that lie in a service's handoff directory.
     restored: BTreeMap<(AgentUid, TaskId), CheckpointId>,
     stopping: Option<Stopping>,
-    /// The word that everything is up was given.
-    ready_told: bool,
+    readiness: Readiness,
     /// When an agent may have been silent for too long; none while nobody has such a limit.
     silence: Option<Timestamp>,
     /// The head of the log as the store last reported it.

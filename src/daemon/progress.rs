@@ -1,10 +1,10 @@
 //! One line per event that a person would want to see.
 
-use super::Daemon;
 use super::screen::Tone;
+use super::{Daemon, Readiness};
 use crate::core::event::{AfterEnd, Event, HandoffEnd, Logged, RequeueWhy, StopWhy};
 use crate::core::state::{Process, State, TaskState};
-use crate::core::view::{Exit, MissionStateName, Party};
+use crate::core::view::{Exit, Party};
 use crate::ids::{AgentUid, HandoffId};
 
 /// A line: whom or what it is about, what happened, how it looks.
@@ -23,39 +23,56 @@ impl Daemon {
         }
     }
 
-    /// Tells whoever waits for it that everything is up; once.
+    /// Takes note of what has come up.
+    pub(super) fn follow_readiness(&mut self, event: &Event) {
+        let up = match event {
+            Event::MissionConfigured(_) if self.readiness == Readiness::Unconfigured => {
+                self.readiness = Readiness::Starting;
+                None
+            }
+            Event::AgentStarted(e) if e.ready => Some(e.agent),
+            Event::AgentReady(e) => Some(e.agent),
+            _ => None,
+        };
+        if let Some(uid) = up {
+            self.agents.entry(uid).or_default().was_up = true;
+        }
+    }
+
+    /// Tells whoever waits for it that everything is up; once. An agent that was up and has ended
+    /// since does not take that back, however soon it was: the word must not depend on who is faster.
     pub(super) fn say_ready(&mut self) {
-        if self.ready_told || self.stopping.is_some() {
+        if self.readiness != Readiness::Starting || self.stopping.is_some() {
             return;
         }
         let state = self.pipeline.durable();
-        if !state.mission().configured || state.mission().state != MissionStateName::Running {
-            return;
-        }
         let mut failed = None;
-        for (_, agent) in state.all_agents() {
-            if agent.spec.mode != crate::core::spec::Mode::Service || !agent.spec.autostart {
+        for (uid, agent) in state.all_agents() {
+            if agent.spec.mode != crate::core::spec::Mode::Service
+                || !agent.spec.autostart
+                || self.agents.get(&uid).is_some_and(|around| around.was_up)
+            {
                 continue;
             }
             match &agent.process {
-                Process::Running { .. }
-                | Process::Stopping { .. }
-                | Process::Ended
-                | Process::Stopped => {}
-                Process::Idle | Process::Waiting { .. } | Process::Starting { .. } => return,
+                Process::Running { .. } | Process::Ended | Process::Stopped => {}
+                Process::Idle
+                | Process::Waiting { .. }
+                | Process::Starting { .. }
+                | Process::Stopping { .. } => return,
                 Process::Failed { reason } => {
                     failed =
                         Some(format!("agent `{}` can't be started: {reason}", agent.spec.name));
                 }
             }
         }
-        self.ready_told = true;
+        self.readiness = Readiness::Told;
         match failed {
             None => {
                 let status = status(state);
                 self.manager.status(status);
                 self.manager.ready();
-                self.detached.up();
+                self.detached.up(self.ground.mission.spec.name.as_str());
             }
             Some(why) => {
                 self.manager.status(why.clone());
@@ -279,7 +296,8 @@ fn stop_why(why: StopWhy) -> &'static str {
 /// A duration for people.
 pub(super) fn seconds(ms: u64) -> String {
     match ms {
-        0..10_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        0..1_000 => format!("{ms} ms"),
+        1_000..10_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
         10_000..600_000 => format!("{} s", ms / 1_000),
         _ => format!("{} min", ms / 60_000),
     }

@@ -25,7 +25,7 @@ use super::notify::ServiceManager;
 use super::screen::Screen;
 use super::stop::SNAPSHOT_VERSION;
 use super::summary::{self, Started};
-use super::{Daemon, RunError, Sources};
+use super::{Daemon, Readiness, RunError, Sources};
 use crate::bus::{Hub, ListenError, Options as HubOptions};
 use crate::config::dirs::{Dirs, DirsError, Places};
 use crate::config::{Durability, Mission};
@@ -174,7 +174,7 @@ pub(super) fn start(
     if summary::is_finished(&state, &mission.spec) {
         return Ok(Started {
             verdict: summary::verdict(&state),
-            summary: summary::render(&state, state.at()),
+            summary: summary::render(&state, &opened.reader, state.at(), summary::columns()),
             was_over: true,
         });
     }
@@ -298,7 +298,7 @@ impl Parts {
             agents: BTreeMap::new(),
             restored: BTreeMap::new(),
             stopping: None,
-            ready_told: false,
+            readiness: Readiness::Unconfigured,
             silence: None,
             head,
             snapshot,

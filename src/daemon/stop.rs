@@ -201,7 +201,12 @@ impl Daemon {
         let state = self.pipeline.durable();
         let started = Started {
             verdict: summary::verdict(state),
-            summary: summary::render(state, self.clock.now()),
+            summary: summary::render(
+                state,
+                &self.ground.reader,
+                self.clock.now(),
+                summary::columns(),
+            ),
             was_over: false,
         };
         if !self.pipeline.is_degraded()

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use super::progress::seconds;
 use super::screen::clean;
 use crate::core::spec::Until;
-use crate::core::state::{HandoffState, State, TaskState};
+use crate::core::state::{HandoffState, State, Task, TaskState};
 use crate::core::view::TaskStateName;
-use crate::ids::{TaskId, Timestamp};
+use crate::ids::{Seq, TaskId, Timestamp};
+use crate::store::Reader;
+use crate::table::{Cell, Column, elastic, fixed, table};
 
 /// How a mission came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +55,17 @@ pub(super) fn is_finished(state: &State, spec: &crate::core::spec::MissionSpec) 
         && spec.tasks.iter().all(|task| known(&task.id))
 }
 
-/// The tables.
-pub(super) fn render(state: &State, now: Timestamp) -> String {
+/// Columns where standard output is no terminal: results may be long.
+const WIDTH: usize = 100;
+
+/// The width of the terminal that the summary goes to.
+pub(super) fn columns() -> usize {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    size.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0).unwrap_or(WIDTH)
+}
+
+/// The tables, `columns` wide. What the core doesn't keep comes from the log.
+pub(super) fn render(state: &State, log: &Reader, now: Timestamp, columns: usize) -> String {
     let mission = state.mission();
     let name = mission.name.as_ref().map_or("", |name| name.as_str());
     let mut out = String::new();
@@ -71,48 +82,83 @@ pub(super) fn render(state: &State, now: Timestamp) -> String {
     let took = seconds(now.since_ms(mission.started));
     let _infallible = writeln!(out, "mission {name}: tasks {}, in {took}", parts.join(", "));
 
-    if !state.tasks.is_empty() {
-        let mut rows = vec![["TASK", "STATE", "BY", "TOOK", "TITLE"].map(str::to_owned).to_vec()];
-        let mut tasks: Vec<_> = state.tasks.iter().collect();
-        tasks.sort_by_key(|(_, task)| task.created_at);
-        for (id, task) in tasks {
-            let (how, end) = match &task.state {
-                TaskState::Pending => ("pending", None),
-                TaskState::Assigned { .. } => ("assigned", None),
-                TaskState::Active { .. } => ("active", None),
-                TaskState::Settled(settled) => (state_name(settled.how), Some(settled.at)),
-            };
-            let took = match (task.started, end) {
-                (Some(start), Some(end)) => seconds(end.since_ms(start)),
-                _ => "-".to_owned(),
-            };
-            let title = clean(&task.title);
-            rows.push(vec![id.to_string(), how.to_owned(), workers(state, id), took, title]);
-        }
-        table(&mut out, &rows);
+    let mut tasks: Vec<_> = state.tasks.iter().collect();
+    tasks.sort_by_key(|(_, task)| task.created_at);
+    let rows: Vec<_> = tasks.into_iter().map(|(id, task)| row(state, log, id, task)).collect();
+    if !rows.is_empty() {
+        out.push('\n');
+        out.push_str(&table(&TASKS, &rows, Some(columns), false));
     }
-    let mut rows =
-        vec![["AGENT", "ROLE", "TASKS", "RESTARTS", "LAST EXIT"].map(str::to_owned).to_vec()];
-    for (uid, agent) in state.all_agents() {
-        let done = state.tasks.values().filter(|task| match &task.state {
-            TaskState::Settled(settled) => {
-                settled.owner == Some(uid) && settled.how == TaskStateName::Completed
-            }
-            TaskState::Pending | TaskState::Assigned { .. } | TaskState::Active { .. } => false,
-        });
-        rows.push(vec![
-            agent.spec.name.to_string(),
-            agent.role.to_string(),
-            done.count().to_string(),
-            agent.restarts.to_string(),
-            agent
-                .last_exit
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), |exit| clean(&exit.to_string())),
-        ]);
-    }
-    table(&mut out, &rows);
+    let rows: Vec<_> = state
+        .all_agents()
+        .map(|(uid, agent)| {
+            let done = state.tasks.values().filter(|task| match &task.state {
+                TaskState::Settled(settled) => {
+                    settled.owner == Some(uid) && settled.how == TaskStateName::Completed
+                }
+                TaskState::Pending | TaskState::Assigned { .. } | TaskState::Active { .. } => false,
+            });
+            let last = agent.last_exit.as_ref().map(|exit| clean(&exit.to_string()));
+            [
+                agent.spec.name.to_string(),
+                agent.role.to_string(),
+                done.count().to_string(),
+                agent.restarts.to_string(),
+                last.unwrap_or_else(|| "-".to_owned()),
+            ]
+        })
+        .map(|cells| cells.map(Cell::from).to_vec())
+        .collect();
+    out.push('\n');
+    out.push_str(&table(&AGENTS, &rows, Some(columns), false));
     out
+}
+
+const TASKS: [Column; 5] =
+    [fixed("TASK"), fixed("STATE"), elastic("BY"), fixed("TOOK"), elastic("RESULT")];
+const AGENTS: [Column; 5] =
+    [fixed("AGENT"), fixed("ROLE"), fixed("TASKS"), fixed("RESTARTS"), elastic("LAST EXIT")];
+
+fn row(state: &State, log: &Reader, id: &TaskId, task: &Task) -> Vec<Cell> {
+    let (how, settled) = match &task.state {
+        TaskState::Pending => ("pending", None),
+        TaskState::Assigned { .. } => ("assigned", None),
+        TaskState::Active { .. } => ("active", None),
+        TaskState::Settled(settled) => (state_name(settled.how), Some(settled)),
+    };
+    let took = settled.and_then(|settled| {
+        let from = task.started.or_else(|| granted(log, task))?;
+        Some(seconds(settled.at.since_ms(from)))
+    });
+    let result = settled.map(|settled| match &settled.reason {
+        Some(reason) => in_short(reason),
+        None => settled.result_at.and_then(|at| result(log, at)).unwrap_or_default(),
+    });
+    let took = took.unwrap_or_else(|| "-".to_owned());
+    let cells = [id.to_string(), how.to_owned(), workers(state, id), took];
+    cells.into_iter().chain([result.unwrap_or_default()]).map(Cell::from).collect()
+}
+
+/// When its last owner got a task, which may be settled without ever having been started.
+fn granted(log: &Reader, task: &Task) -> Option<Timestamp> {
+    let record = log.get(task.epoch.0).ok().flatten()?;
+    // Whatever ends a task against its owner is fenced off by an epoch of its own.
+    let ends = ["task_completed", "task_failed", "task_cancelled"].contains(&&*record.kind);
+    (!ends).then_some(Timestamp(record.at_ms))
+}
+
+/// A result on one line; none where the log has been pruned.
+fn result(log: &Reader, at: Seq) -> Option<String> {
+    let content = log.get(at.0).ok().flatten()?.content?;
+    Some(match serde_json::from_str::<String>(&content) {
+        Ok(text) => in_short(&text),
+        Err(_) => in_short(&content),
+    })
+}
+
+/// The words of a text on one line, as far as they may fit.
+fn in_short(text: &str) -> String {
+    clean(&text.split_whitespace().take(100).collect::<Vec<_>>().join(" "))
 }
 
 /// Who worked on a task: those who handed it over, and its last owner.
@@ -146,31 +192,14 @@ fn state_name(state: TaskStateName) -> &'static str {
     }
 }
 
-fn table(out: &mut String, rows: &[Vec<String>]) {
-    out.push('\n');
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _infallible = write!(line, "{cell:<width$}  ");
-        }
-        let _infallible = writeln!(out, "{}", line.trim_end());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn columns_line_up_and_lines_have_no_trailing_space() {
-        let mut out = String::new();
-        table(&mut out, &[vec!["A".into(), "BB".into()], vec!["long".into(), "x".into()]]);
-        assert_eq!(out, "\nA     BB\nlong  x\n");
+    fn a_result_is_one_line_that_a_terminal_does_not_obey() {
+        assert_eq!(in_short("\n two\t words\r\n \u{1b}[31m\n"), "two words \\x1b[31m");
+        assert!(in_short(&"x".repeat(1 << 20)).len() < 500);
     }
 
     #[test]

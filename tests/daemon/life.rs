@@ -1,6 +1,8 @@
 //! A mission's life: start, work, end, restart; exit codes; who may run it.
 
-use crate::mission::{Bench, MISSIOND, await_end, holds, processes, read};
+use std::process::Stdio;
+
+use crate::mission::{Bench, DEADLINE, MISSIOND, await_end, holds, processes, read};
 use missiond::core::view::{AgentStateName, TaskStateName};
 use nix::sys::signal::Signal;
 
@@ -237,18 +239,63 @@ async fn detach_returns_when_everything_is_up_and_the_mission_goes_on() {
     await_end(status.pid);
     let log = read(&bench.state().join("daemon.log"));
     assert!(log.contains("lead") && log.contains("stopped"), "{log}");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(stdout, format!("mission demo runs in the background (pid {})\n", status.pid));
+}
+
+/// An agent that crashed at once made `--detach` fail or succeed by who was faster.
+#[tokio::test]
+async fn detach_succeeds_whatever_becomes_of_an_agent_once_it_was_up() {
+    let bench = Bench::new(
+        r#"until = "stopped"
+[agents.crashes]
+role = "write"
+command = ["false"]
+restart = { on = "failure", max = 1, within = "60s" }
+[agents.slow]
+role = "write"
+ready = "hello"
+command = ["sh", "-c", "echo >up && read -r go <go && missionctl agent heartbeat && exec sleep 600"]
+"#,
+    );
+    let [up, go] = ["ws/up", "ws/go"].map(|name| bench.path(name));
+    for fifo in [&up, &go] {
+        nix::unistd::mkfifo(fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    }
+    let mut command = bench.command(MISSIOND);
+    command.args(["start", "--detach"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let start = command.spawn().unwrap();
+    let there = tokio::task::spawn_blocking(move || std::fs::read(up));
+    tokio::time::timeout(DEADLINE, there).await.unwrap().unwrap().unwrap();
+    let mut operator = bench.operator().await;
+    operator.follow().await;
+    operator.event("agent_ended", holds("failed")).await;
+    std::fs::write(&go, "go\n").unwrap();
+    let output = start.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let complaints = stderr.lines().filter(|line| !line.contains("runs as root"));
+    assert_eq!((output.status.code(), complaints.collect()), (Some(0), String::new()));
+    let status = operator.status().await;
+    let states: Vec<_> = status.agents.iter().map(|agent| agent.state).collect();
+    assert_eq!(states, [AgentStateName::Failed, AgentStateName::Running]);
+    drop(operator);
+    assert_eq!(bench.ctl(&["stop"]).0, 0);
+    await_end(status.pid);
 }
 
 #[tokio::test]
-async fn detach_tells_what_could_not_be_started() {
-    let bench = Bench::new("[agents.x]\nrole = \"write\"\ncommand = [\"/nowhere/at-all\"]\n");
+async fn detach_tells_what_could_not_be_started_and_the_mission_goes_on() {
+    let bench =
+        Bench::new("until = \"stopped\"\n[agents.x]\nrole = \"write\"\ncommand = [\"ws/tool\"]\n");
+    std::fs::write(bench.path("ws/tool"), "#!/nowhere/at-all\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(bench.path("ws/tool"), mode).unwrap();
     let output = bench.command(MISSIOND).args(["start", "--detach"]).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_ne!(output.status.code(), Some(0));
-    assert!(stderr.contains("/nowhere/at-all"), "{stderr}");
-    if output.status.code() == Some(1) {
-        assert_eq!(bench.ctl(&["stop"]).0, 0);
-    }
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("error: agent `x` can't be started: "), "{stderr}");
+    assert!(stderr.contains("the mission goes on in the background"), "{stderr}");
+    assert_eq!(bench.ctl(&["stop"]).0, 0);
 }
 
 #[tokio::test]
