@@ -2,7 +2,9 @@
 
 use super::screen::Tone;
 use super::{Daemon, Readiness};
-use crate::core::event::{AfterEnd, Event, HandoffEnd, Logged, RequeueWhy, StopWhy};
+use crate::core::event::{
+    AfterEnd, AgentReady, AgentStarted, Event, HandoffEnd, Logged, RequeueWhy, StopWhy,
+};
 use crate::core::state::{Process, State, TaskState};
 use crate::core::view::{Exit, Party};
 use crate::ids::{AgentUid, HandoffId};
@@ -25,18 +27,19 @@ impl Daemon {
 
     /// Takes note of what has come up.
     pub(super) fn follow_readiness(&mut self, event: &Event) {
-        let up = match event {
-            Event::MissionConfigured(_) if self.readiness == Readiness::Unconfigured => {
+        let up = if let Event::AgentStarted(AgentStarted { agent, ready: true, .. })
+        | Event::AgentReady(AgentReady { agent, .. }) = event
+        {
+            *agent
+        } else {
+            if matches!(event, Event::MissionConfigured(_))
+                && self.readiness == Readiness::Unconfigured
+            {
                 self.readiness = Readiness::Starting;
-                None
             }
-            Event::AgentStarted(e) if e.ready => Some(e.agent),
-            Event::AgentReady(e) => Some(e.agent),
-            _ => None,
+            return;
         };
-        if let Some(uid) = up {
-            self.agents.entry(uid).or_default().was_up = true;
-        }
+        self.agents.entry(up).or_default().was_up = true;
     }
 
     /// Tells whoever waits for it that everything is up; once. An agent that was up and has ended
