@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// Whether `c` could act on a terminal, or on how the rest of a line is read.
 pub(crate) fn is_active(c: char) -> bool {
@@ -48,6 +49,16 @@ pub(crate) fn line(text: &str) -> Cow<'_, str> {
 /// Several lines: only line ends stay.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escape_if(text, |c| c != '\n' && is_active(c))
+}
+
+/// A path as a word of a shell's command line that a person may copy.
+pub(crate) fn word(path: &Path) -> String {
+    let shown = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+@%,:=~".contains(c);
+    if !shown.is_empty() && !shown.starts_with('~') && shown.chars().all(is_plain) {
+        return shown;
+    }
+    format!("'{}'", shown.replace('\'', "'\\''"))
 }
 
 /// Only what breaks a table: line ends and tabs.
@@ -122,6 +133,14 @@ mod tests {
     #[test]
     fn output_that_is_no_text_is_shown_byte_by_byte() {
         assert_eq!(bytes(b"ok\t\xff\xfe\x1b]0;t"), "ok\t\\xff\\xfe\\x1b]0;t");
+    }
+
+    #[test]
+    fn a_path_is_quoted_for_a_shell_where_it_has_to_be() {
+        assert_eq!(word(Path::new("/a/b-1.toml")), "/a/b-1.toml");
+        assert_eq!(word(Path::new("my proj/it's")), "'my proj/it'\\''s'");
+        assert_eq!(word(Path::new("$(x)")), "'$(x)'");
+        assert_eq!(word(Path::new("~x")), "'~x'");
     }
 
     proptest! {

@@ -205,7 +205,7 @@ fn init_writes_a_mission_that_is_valid_and_named_after_its_directory() {
     let target = dir.path().join("My Project_2");
     let said = init(&target).unwrap();
     let file = target.join("mission.toml");
-    assert_eq!(said, format!("wrote {0}\nnext:  missiond start {0}\n", file.display()));
+    assert_eq!(said, format!("wrote {0}\nnext:  missiond start '{0}'\n", file.display()));
     let mission = load_for(&file, &host()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(mission.spec.name.as_str(), "my-project-2");
     assert_eq!(mission.warnings, []);

@@ -12,20 +12,21 @@ use crate::ids::{Key, MissionName};
 const AFTER: &str = "\
 Which mission:
   -m NAME, or the mission.toml in this directory or above, or the only one that runs.
-  With MISSION_SOCKET set (inside an agent), missionctl speaks as that agent; the task and its
+  With MISSION_SOCKET set (inside an agent), missionctl speaks as that agent; the task and its \
   epoch come from MISSION_TASK_ID and MISSION_TASK_EPOCH onto every write.
 
 Writes:
-  A reply means that it is on disk. Every write carries an idempotency key, used again when the
-  connection has to be made anew, so that it is carried out once. A script that may be run twice
+  A reply means that it is on disk. Every write carries an idempotency key, used again when the \
+  connection has to be made anew, so that it is carried out once. A script that may be run twice \
   gives its own: missionctl --key nightly-2026-11-20 send 'begin'.
 
 Exit codes:
-  0 ok   1 failure   2 usage   3 not found   4 denied   5 conflict, or a former owner's write
-  69 no daemon   75 try again (a limit, or the daemon can't now)   124 timed out
+  0 ok   1 failure   2 usage   3 not found   4 denied
+  5 conflict, or a former owner's write   69 no daemon
+  75 try again (a limit, or the daemon can't now)   124 timed out
 
 Examples:
-  missionctl status                          what everybody does, and what waits for what
+  missionctl status                          who does what, what waits for what
   missionctl handoff writer reviewer task-1  move a half-done task, step by step
   missionctl events -f -o jsonl | jq .kind   the log as it grows
   missionctl inbox --each -- ./on-message    a shell script as an agent";

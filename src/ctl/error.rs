@@ -192,12 +192,15 @@ impl CtlError {
             }
             .to_owned(),
             CtlError::NoMission { .. } => "start one by `missiond start mission.toml`".to_owned(),
-            CtlError::NotRunning { file, others, .. } => match (file, others.as_slice()) {
+            CtlError::NotRunning { mission, file, others } => match (file, others.as_slice()) {
                 (Some(_), [other, ..]) => {
                     format!("name the one that you mean: `missionctl -m {other} ...`")
                 }
-                (Some(file), []) => format!("start it by `missiond start {}`", file.display()),
-                (None, [other, ..]) => format!("did you mean `-m {other}`?"),
+                (Some(file), []) => format!("start it by `missiond start {}`", escape::word(file)),
+                (None, [other, ..]) => match nearest(mission, others) {
+                    Some(near) => format!("did you mean `-m {near}`?"),
+                    None => format!("name one that runs: `missionctl -m {other} ...`"),
+                },
                 (None, []) => "start it by `missiond start mission.toml`".to_owned(),
             },
             CtlError::Several { names } => {
@@ -235,6 +238,14 @@ impl CtlError {
     }
 }
 
+/// The one that was probably meant.
+fn nearest<'a>(mission: &MissionName, others: &'a [MissionName]) -> Option<&'a MissionName> {
+    let distance =
+        |other: &&MissionName| strsim::damerau_levenshtein(mission.as_str(), other.as_str());
+    let near = others.iter().min_by_key(distance)?;
+    (distance(&near) <= mission.as_str().len().div_ceil(3)).then_some(near)
+}
+
 fn list(names: &[MissionName]) -> String {
     names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -270,6 +281,17 @@ mod tests {
           help:  name the one that you mean: `missionctl -m b ...`
         ");
         assert_eq!(error.exit().code(), 69);
+    }
+
+    #[test]
+    fn of_those_that_run_the_one_is_proposed_that_was_probably_meant() {
+        let help = |name: &str| {
+            let others = ["my-proj", "two"].map(|name| MissionName::new(name).unwrap()).to_vec();
+            CtlError::NotRunning { mission: MissionName::new(name).unwrap(), file: None, others }
+                .help()
+        };
+        assert_eq!(help("tow"), "did you mean `-m two`?");
+        assert_eq!(help("unlike"), "name one that runs: `missionctl -m my-proj ...`");
     }
 
     #[test]

@@ -99,12 +99,14 @@ fn fields(look: &Look, kind: &str, data: &Json, names: &Names) -> String {
     };
     let mut parts = Vec::new();
     for (key, value) in &fields {
-        let shown = match value {
-            Value::Null | Value::Bool(false) => continue,
-            // The answer that a key stands for is the event before it, once more.
-            _ if kind == "key_used" && (key == "reply" || key == "digest") => continue,
-            Value::Array(list) if key == "to" => addressees(list),
-            value => plain(look, key, value, names, false),
+        // A digest is for programs; the answer that a key stands for is the event before it again.
+        let is_noise = key == "digest" || (kind == "key_used" && key == "reply");
+        if is_noise || matches!(value, Value::Null | Value::Bool(false)) {
+            continue;
+        }
+        let shown = match value.as_array() {
+            Some(list) if key == "to" => addressees(list),
+            Some(_) | None => plain(look, key, value, names, false),
         };
         let quote = shown.is_empty() || shown.contains(char::is_whitespace);
         let shown = if quote { format!("\"{}\"", shown.replace('"', "\\\"")) } else { shown };

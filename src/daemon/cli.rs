@@ -13,9 +13,26 @@ use crate::config::{self, Host};
 use crate::console::{self, complain};
 use crate::escape;
 
+const AFTER: &str = "\
+Exit codes of `start`:
+  0    all tasks completed, or it was stopped and none has failed
+  1    a task has failed or was cancelled, or the daemon failed
+  2    usage, or the mission file is wrong
+  5    the mission runs already
+  75   try again: no room on the disk, or a last write whose outcome the next start finds out
+
+Examples:
+  missiond init demo && missiond start demo/mission.toml
+  missiond validate mission.toml             what it would start, or what is wrong
+  missiond start --detach                    in the background; `missionctl` steers it
+  missiond unit install review mission.toml  as a service of systemd --user
+
+Ctrl-C, SIGTERM, SIGHUP or `missionctl stop` end a mission until nothing of it is left. \
+Started again, it goes on where its log ends.";
+
 /// A privilege-free supervisor for teams of AI agents.
 #[derive(Debug, Parser)]
-#[command(name = "missiond", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(name = "missiond", version, max_term_width = 100, after_help = AFTER)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

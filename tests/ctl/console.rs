@@ -24,9 +24,10 @@ const RESULTS: [(&str, &[&str]); 9] = [
     (MISSIONCTL, &["task", "create", "--help"]),
 ];
 
+#[expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 fn all_results(fake: &Fake) -> Vec<Command> {
     let toml = "[mission]\nname = \"m\"\n[agents.a]\nrole = \"write\"\ncommand = [\"true\"]\n";
-    std::fs::write(fake.dir.path().join("mission.toml"), toml).expect("written");
+    std::fs::write(fake.dir.path().join("mission.toml"), toml).unwrap();
     let mut commands: Vec<_> = RESULTS
         .iter()
         .map(|(name, args)| {
@@ -135,6 +136,8 @@ fn help_is_wrapped_where_nobody_wraps_it_and_on_a_narrow_terminal() {
         assert_eq!((code, stderr.as_str()), (0, ""), "{name} {args:?}");
         let widest = stdout.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= 100, "{name} {args:?}: {widest}\n{stdout}");
+        let is_whole = args == &["--help"];
+        assert!(!is_whole || stdout.contains("\nExamples:\n"), "{name}: {stdout}");
     }
     let text = crate::terminal::on_terminal(&mut program(MISSIOND, &["start", "--help"]), 60);
     let widest = text.lines().map(|line| line.chars().count()).max().unwrap();

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::CommandError;
+use crate::escape;
 use crate::ids::MissionName;
 
 const TEMPLATE: &str = include_str!("init.toml");
@@ -32,8 +33,8 @@ pub fn init(directory: &Path) -> Result<String, CommandError> {
         })?;
     let text = TEMPLATE.replace("@NAME@", name.as_str());
     file.write_all(text.as_bytes()).map_err(CommandError::io("write", &path))?;
-    let shown = path.display();
-    Ok(format!("wrote {shown}\nnext:  missiond start {shown}\n"))
+    let word = escape::word(&path);
+    Ok(format!("wrote {}\nnext:  missiond start {word}\n", path.display()))
 }
 
 fn name_after(directory: &Path) -> MissionName {

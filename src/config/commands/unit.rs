@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use super::CommandError;
 use crate::config::{Host, load_for};
+use crate::escape;
 use crate::ids::MissionName;
 
 const TEMPLATE: &str = include_str!("../../../examples/systemd/missiond@.service");
@@ -98,7 +99,7 @@ pub fn unit_install(
     if mission.spec.name != name {
         return Err(CommandError::Usage {
             message: format!("{} is mission `{}`, not `{name}`", file.display(), mission.spec.name),
-            help: format!("missiond unit install {} {}", mission.spec.name, file.display()),
+            help: format!("missiond unit install {} {}", mission.spec.name, escape::word(file)),
         });
     }
     let setting = |variable: &str, value: &str| {

@@ -8,10 +8,10 @@ use crate::proto::request::TaskAssign;
 use crate::proto::view::{TaskStateName, TaskView};
 
 const AFTER: &str = "\
-A task whose dependencies are open is kept for the agent until they are completed. A task that is
+A task whose dependencies are open is kept for the agent until they are completed. A task that is \
 being worked on is not assigned away but handed off: `missionctl handoff FROM TO TASK`.
 
-Exit codes: 3 no such agent or task, 4 the agent's role can't own tasks (or yours can't give them),
+Exit codes: 3 no such agent or task, 4 the agent's role can't own tasks (or yours can't give them), \
 5 somebody works on it, or it is settled.
 
 Examples:

@@ -18,8 +18,8 @@ use crate::proto::wire::SaveCheckpoint;
 const SAVE: Duration = Duration::from_secs(300);
 
 const AFTER: &str = "\
-A checkpoint is what a successor needs to go on: JSON, and files of the workspace, of your home or of
-MISSION_CHECKPOINT_DIR. Files are stored by their content; the next owner finds them under
+A checkpoint is what a successor needs to go on: JSON, and files of the workspace, of your home or of \
+MISSION_CHECKPOINT_DIR. Files are stored by their content; the next owner finds them under \
 MISSION_HANDOFF_DIR.
 
 Examples:

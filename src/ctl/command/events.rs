@@ -11,9 +11,9 @@ use crate::proto::wire::{AuditPage, AuditRead, Empty, EventView, MAX_AUDIT};
 use crate::proto::{Method, Notification};
 
 const AFTER: &str = "\
-Every change of the mission is one event: what happened, to whom, by whom. Needs the permission
-`audit` (the operator has it). The table leaves out the bookkeeping of acknowledgements and idempotency
-keys unless it is asked for, and shows agents by name; in JSON all events are there, and `data` is the
+Every change of the mission is one event: what happened, to whom, by whom. Needs the permission \
+`audit` (the operator has it). The table leaves out the bookkeeping of acknowledgements and idempotency \
+keys unless it is asked for, and shows agents by name; in JSON all events are there, and `data` is the \
 event as it is stored, where agents are their uids.
 
 Examples:

@@ -19,15 +19,15 @@ use crate::proto::request::{HandoffList, HandoffRef, HandoffRefuse, HandoffReque
 use crate::proto::view::{HandoffStateName, HandoffView};
 
 const AFTER: &str = "\
-A handoff moves a task with its latest checkpoint: requested, accepted (the source saves a fresh
-checkpoint), quiesced (the source writes no more), completed (the target owns the task under a new
-epoch). Each step is shown as it happens, and the command waits for the end. Each step has a time
+A handoff moves a task with its latest checkpoint: requested, accepted (the source saves a fresh \
+checkpoint), quiesced (the source writes no more), completed (the target owns the task under a new \
+epoch). Each step is shown as it happens, and the command waits for the end. Each step has a time \
 limit of its own; one that runs out ends the handoff, and the task stays where it was.
 
-FROM may be `.`, the agent that you speak as. An agent that is called like one of the commands below
+FROM may be `.`, the agent that you speak as. An agent that is called like one of the commands below \
 is meant with `missionctl handoff request FROM TO TASK`.
 
-Exit codes: 0 completed, 1 rejected, cancelled or failed, 3 no such agent or task, 4 your role does not
+Exit codes: 0 completed, 1 rejected, cancelled or failed, 3 no such agent or task, 4 your role does not \
 allow it, 5 the task is not FROM's, TO's role can't own tasks, or it is in another handoff, 124 expired.
 
 Examples:

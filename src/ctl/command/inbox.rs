@@ -27,22 +27,22 @@ use crate::proto::{Method, Notification};
 const STALL: Duration = Duration::from_secs(2);
 
 const AFTER: &str = "\
-Looking changes nothing: a message stays until it is acknowledged by `missionctl ack`. Delivery is at
+Looking changes nothing: a message stays until it is acknowledged by `missionctl ack`. Delivery is at \
 least once: after a crash a message may come again, so deal with it in a way that bears repetition.
 
-  inbox                     shows what waits, oldest first
-  inbox --follow            shows one message at a time, the next when the last is acknowledged
-  inbox --each -- CMD       runs CMD for each: the message as JSON on its standard input. Exit code 0
-                            acknowledges it; anything else has it come again, later and later, and
-                            after five times it is dead
-  --auto-ack                acknowledges before it shows, or runs: at most once. What is being dealt
-                            with when something crashes is lost
+  inbox                shows what waits, oldest first
+  inbox --follow       one message at a time, the next when it is acknowledged
+  inbox --each -- CMD  runs CMD for each: the message as JSON on its standard
+                       input. Exit code 0 acknowledges it; anything else has it
+                       come again, later and later; after five times it is dead
+  --auto-ack           acknowledges before it shows, or runs: at most once. What
+                       is being dealt with when something crashes is lost
 
-CMD also finds MISSION_MESSAGE_ID, _SEQ, _TYPE and _FROM, MISSION_MESSAGE_AGAIN (1 if it was delivered
-before), and for messages of the daemon MISSION_TASK_ID, MISSION_TASK_EPOCH and MISSION_HANDOFF_ID, so
+CMD also finds MISSION_MESSAGE_ID, _SEQ, _TYPE and _FROM, MISSION_MESSAGE_AGAIN (1 if it was delivered \
+before), and for messages of the daemon MISSION_TASK_ID, MISSION_TASK_EPOCH and MISSION_HANDOFF_ID, so \
 that in it `missionctl task update` and `missionctl handoff accept` need no arguments.
 
-One reader at a time reads an inbox: a second --follow or --each is refused with exit code 5 and the
+One reader at a time reads an inbox: a second --follow or --each is refused with exit code 5 and the \
 pid of the first, unless it says --takeover.
 
 Examples:
@@ -312,7 +312,7 @@ impl Inbox {
 }
 
 const ACK_AFTER: &str = "\
-An acknowledged message does not come again. --nack has it come again, later and later; after five
+An acknowledged message does not come again. --nack has it come again, later and later; after five \
 times it is dead, and its sender can see that.
 
 Examples:

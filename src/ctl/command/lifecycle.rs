@@ -32,8 +32,8 @@ pub(crate) struct Start {
 }
 
 const STOP_AFTER: &str = "\
-Without names it stops the mission: agents get SIGTERM, after the grace time SIGKILL, and it answers
-0 only when the daemon has verified that no process of the mission is left. Tasks keep their state:
+Without names it stops the mission: agents get SIGTERM, after the grace time SIGKILL, and it answers \
+0 only when the daemon has verified that no process of the mission is left. Tasks keep their state: \
 `missiond start` continues where it ended.
 
 With names it stops these agents, and the mission goes on; they stay down until they are started.

@@ -17,8 +17,8 @@ use crate::proto::wire::Empty;
 use crate::table::Paint;
 
 const AFTER: &str = "\
-Shows both streams, the lines of standard output first, each marked; following, as they come. With
---stdout or --stderr it shows that one, unmarked. Rotated files are read, too. The files are below the
+Shows both streams, the lines of standard output first, each marked; following, as they come. With \
+--stdout or --stderr it shows that one, unmarked. Rotated files are read, too. The files are below the \
 state directory, readable for whoever started the mission.
 
 Examples:

@@ -17,8 +17,8 @@ use crate::proto::view::Party;
 use crate::proto::wire::{EventView, Fetch, FetchedMessage, MAX_AUDIT};
 
 const AFTER: &str = "\
-With the permission `audit` (the operator has it) it shows every message and its receipts: accepted,
-delivered, acked, or dead with the reason. Without, it shows what waits in your inbox; the receipts of
+With the permission `audit` (the operator has it) it shows every message and its receipts: accepted, \
+delivered, acked, or dead with the reason. Without, it shows what waits in your inbox; the receipts of \
 a message that you sent are shown when you name it.
 
 Examples:

@@ -10,8 +10,8 @@ use crate::proto::request::{MessageType, Publish};
 use crate::proto::view::Published;
 
 const AFTER: &str = "\
-A message is durable when this command answers 0, and its id is printed. Everyone named in --to gets
-it at least once; without --to it goes to all, and its type is `broadcast`. With --to the type is
+A message is durable when this command answers 0, and its id is printed. Everyone named in --to gets \
+it at least once; without --to it goes to all, and its type is `broadcast`. With --to the type is \
 `custom.message` unless said otherwise. TEXT goes out as a JSON string.
 
 Exit codes: 3 no such agent, 4 your role can't publish, 75 somebody's inbox is full.

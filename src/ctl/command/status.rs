@@ -10,7 +10,7 @@ use crate::proto::view::AgentView;
 use crate::proto::wire::Empty;
 
 const STATUS_AFTER: &str = "\
-Whatever stands still says what it waits for, and until when. Alerts, and what this machine can't
+Whatever stands still says what it waits for, and until when. Alerts, and what this machine can't \
 enforce of an agent's isolation, come first.
 
 Examples:
@@ -31,7 +31,7 @@ impl Status {
 }
 
 const PS_AFTER: &str = "\
-START counts the starts of an agent, RESTARTS those that were not asked for. HEARD is when it last
+START counts the starts of an agent, RESTARTS those that were not asked for. HEARD is when it last \
 said something on the bus. Names select agents; without, all are shown.
 
 Examples:

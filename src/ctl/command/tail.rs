@@ -12,8 +12,8 @@ use crate::proto::wire::{Delivery, MAX_CREDIT, Subscribe};
 use crate::proto::{Method, Notification};
 
 const AFTER: &str = "\
-Begins now, shows what you may see, ephemeral messages included, and changes nothing: it acknowledges
-no message and is no receipt. What went before: `missionctl messages`. What is for you and waits to
+Begins now, shows what you may see, ephemeral messages included, and changes nothing: it acknowledges \
+no message and is no receipt. What went before: `missionctl messages`. What is for you and waits to \
 be dealt with: `missionctl inbox`.
 
 Examples:

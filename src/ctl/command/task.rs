@@ -20,9 +20,9 @@ use crate::proto::spec::TaskSpec;
 use crate::proto::view::{TaskStateName, TaskView};
 
 const AFTER: &str = "\
-The owner of a task proves with its epoch that it still is the owner: the fencing token that it got
-with the task, from `task claim`, the message task_assign, or the environment. A write under a former
-epoch is refused with exit code 5. `--epoch current` takes whatever it is now, and with that gives up
+The owner of a task proves with its epoch that it still is the owner: the fencing token that it got \
+with the task, from `task claim`, the message task_assign, or the environment. A write under a former \
+epoch is refused with exit code 5. `--epoch current` takes whatever it is now, and with that gives up \
 this protection. Inside a task-mode agent task and epoch come from the environment.
 
 Examples:

@@ -220,7 +220,9 @@ mod tests {
         ];
         assert_eq!(
             findings(&files),
-            ["src/ctl/ps.rs:1: `ctl` uses `store`, but sees only proto, client, config, console, escape, table, workspace, ids"]
+            [
+                "src/ctl/ps.rs:1: `ctl` uses `store`, but sees only proto, client, config, console, escape, table, workspace, ids"
+            ]
         );
     }
 
