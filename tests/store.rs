@@ -18,8 +18,5 @@ mod history;
 #[path = "store/refuse.rs"]
 mod refuse;
 #[cfg(test)]
-#[path = "store/speed.rs"]
-mod speed;
-#[cfg(test)]
 #[path = "store/support.rs"]
 mod support;

@@ -1,19 +1,34 @@
-//! How fast it is. Not run by default: figures of a debug build or a busy machine say nothing.
-//! `cargo test --release --test store speed -- --ignored --nocapture --test-threads 1`
+//! How fast the log is, by itself: `cargo bench --bench log`. The bus as a whole beside its peers is
+//! `cargo xtask bench`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
+    reason = "a measurement, for a person"
+)]
+
+#[expect(dead_code, reason = "the tests of the log use all of it")]
+mod support;
 
 use std::time::Instant;
 
 use missiond::store::{Class, Durability, NewSnapshot, Notice, Options, Record, verify};
 
-use super::support::{open, options, record, try_open};
+use support::{open, options, record, try_open};
 
-#[expect(clippy::disallowed_methods, reason = "the test measures real time")]
+fn main() {
+    a_million_events();
+    one_publish_at_a_time();
+}
+
+#[expect(clippy::disallowed_methods, reason = "it measures real time")]
 fn now() -> Instant {
     Instant::now()
 }
 
-#[test]
-#[ignore = "measures"]
 fn a_million_events() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let log =
@@ -63,8 +78,6 @@ fn a_million_events() {
     println!("file: {} MiB", std::fs::metadata(dir.path().join("mission.db")).unwrap().len() >> 20);
 }
 
-#[test]
-#[ignore = "measures"]
 fn one_publish_at_a_time() {
     use std::io::{Seek as _, Write as _};
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -1,6 +1,5 @@
 //! The hub with a real core, real sockets and a log in memory; time is tokio's paused clock.
 
-mod bench;
 mod delivery;
 mod doors;
 mod edges;
