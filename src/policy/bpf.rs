@@ -2,7 +2,7 @@
 //!
 //! Jumps go forward to labels; [`Assembler::finish`] turns labels into the 8-bit offsets of the
 //! encoding. It deliberately knows only the instructions that a filter over `struct seccomp_data`
-//! needs: load a word, compare, mask, jump, return.
+//! needs: load a word, mask, compare, jump, return.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,14 @@ pub const LOAD: u16 = 0x20;
 pub const JUMP_EQUAL: u16 = 0x15;
 /// `BPF_JMP | BPF_JGE | BPF_K`, unsigned.
 pub const JUMP_AT_LEAST: u16 = 0x35;
+/// `BPF_JMP | BPF_JGT | BPF_K`, unsigned.
+pub const JUMP_ABOVE: u16 = 0x25;
+/// `BPF_JMP | BPF_JSET | BPF_K`: whether the accumulator has one of the bits of `k`.
+pub const JUMP_ANY_BIT: u16 = 0x45;
+/// `BPF_JMP | BPF_JA`: skip `k` instructions.
+pub const JUMP: u16 = 0x05;
+/// `BPF_ALU | BPF_AND | BPF_K`.
+pub const AND: u16 = 0x54;
 /// `BPF_RET | BPF_K`.
 pub const RETURN: u16 = 0x06;
 
@@ -52,6 +60,12 @@ pub const DATA_ARCH: u32 = 4;
 #[must_use]
 pub const fn data_arg_low(index: u32) -> u32 {
     16 + 8 * index
+}
+
+/// Offset of the high 32 bits of argument `index` (0 to 5) on a little-endian machine.
+#[must_use]
+pub const fn data_arg_high(index: u32) -> u32 {
+    data_arg_low(index) + 4
 }
 
 /// A jump target; made by [`Assembler::label`], set by [`Assembler::place`].
@@ -138,6 +152,36 @@ impl Assembler {
     /// Goes to `label` if the accumulator is `value` or more, unsigned.
     pub fn if_at_least(&mut self, value: u32, label: Label) {
         self.push(JUMP_AT_LEAST, value, Target::Label(label), Target::Next);
+    }
+
+    /// Goes to `yes` if the accumulator equals `value`, else to `no`.
+    pub fn branch_equal(&mut self, value: u32, yes: Label, no: Label) {
+        self.push(JUMP_EQUAL, value, Target::Label(yes), Target::Label(no));
+    }
+
+    /// Goes to `yes` if the accumulator is more than `value`, unsigned, else to `no`.
+    pub fn branch_above(&mut self, value: u32, yes: Label, no: Label) {
+        self.push(JUMP_ABOVE, value, Target::Label(yes), Target::Label(no));
+    }
+
+    /// Goes to `yes` if the accumulator is `value` or more, unsigned, else to `no`.
+    pub fn branch_at_least(&mut self, value: u32, yes: Label, no: Label) {
+        self.push(JUMP_AT_LEAST, value, Target::Label(yes), Target::Label(no));
+    }
+
+    /// Goes to `yes` if the accumulator has one of these bits, else to `no`.
+    pub fn if_any_bit(&mut self, bits: u32, yes: Label, no: Label) {
+        self.push(JUMP_ANY_BIT, bits, Target::Label(yes), Target::Label(no));
+    }
+
+    /// Goes to `label`.
+    pub fn jump(&mut self, label: Label) {
+        self.branch_equal(0, label, label);
+    }
+
+    /// Keeps only these bits of the accumulator.
+    pub fn and(&mut self, bits: u32) {
+        self.push(AND, bits, Target::Next, Target::Next);
     }
 
     /// Ends the program with `value` (a `SECCOMP_RET_*` action).

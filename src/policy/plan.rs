@@ -94,7 +94,7 @@ fn level_2(request: &PlanRequest, host: &HostFacts) -> Result<ProcessPlan, PlanE
     };
     let seccomp = match (filtered(request, host, &mut gaps)?, &request.filter) {
         (Some(_), Some(filter)) => filter.to_vec(),
-        (Some(arch), None) => seccomp::level_1(&arch)?,
+        (Some(arch), None) => seccomp::builtin(&arch, request.grants)?.to_vec(),
         (None, _) => Vec::new(),
     };
     if !host.fresh_proc {

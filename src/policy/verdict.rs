@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Level;
 use super::bpf::BpfError;
+use super::seccomp::ProfileError;
 
 /// Something that the level would want and this kernel or set-up doesn't give, in a sentence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -139,4 +140,7 @@ pub enum PlanError {
     /// The seccomp filter can't be encoded.
     #[error("cannot assemble the seccomp filter")]
     Filter(#[from] BpfError),
+    /// The seccomp profile can't be read or compiled.
+    #[error("cannot make the seccomp filter")]
+    Profile(#[from] ProfileError),
 }

@@ -12,10 +12,10 @@ const ENOSYS: u32 = ERRNO | 38;
 
 /// `struct seccomp_data`, little-endian.
 #[derive(Debug, Clone, Copy)]
-struct Call {
-    number: u32,
-    arch: u32,
-    args: [u64; 6],
+pub(super) struct Call {
+    pub(super) number: u32,
+    pub(super) arch: u32,
+    pub(super) args: [u64; 6],
 }
 
 impl Call {
@@ -34,31 +34,30 @@ impl Call {
 }
 
 /// Runs a program as the kernel does; panics where the kernel's verifier would refuse it.
-fn run(program: &[Instruction], call: Call) -> u32 {
+pub(super) fn run(program: &[Instruction], call: Call) -> u32 {
     let mut accumulator = 0;
     let mut at = 0;
     loop {
         let Instruction { code, jt, jf, k } = program[at];
         at += 1;
+        let branch = |holds: bool| if holds { jt } else { jf };
         let skip = match code {
             bpf::LOAD => {
                 accumulator = call.word(k);
                 0
             }
-            bpf::JUMP_EQUAL => {
-                if accumulator == k {
-                    jt
-                } else {
-                    jf
-                }
+            bpf::AND => {
+                accumulator &= k;
+                0
             }
-            bpf::JUMP_AT_LEAST => {
-                if accumulator >= k {
-                    jt
-                } else {
-                    jf
-                }
+            bpf::JUMP => {
+                at += usize::try_from(k).unwrap();
+                0
             }
+            bpf::JUMP_EQUAL => branch(accumulator == k),
+            bpf::JUMP_AT_LEAST => branch(accumulator >= k),
+            bpf::JUMP_ABOVE => branch(accumulator > k),
+            bpf::JUMP_ANY_BIT => branch(accumulator & k != 0),
             bpf::RETURN => return k,
             other => panic!("unknown instruction {other:#x}"),
         };

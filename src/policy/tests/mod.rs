@@ -3,4 +3,5 @@
 mod environment;
 mod filter;
 mod plan;
+mod profile;
 mod tree;

@@ -1,11 +1,16 @@
-//! The small seccomp filter of level 1.
+//! Which system calls an agent may make: the small filter of level 1, and OCI profiles for level 2.
 //!
-//! It closes what Landlock leaves open between processes of one user (a sibling's limits, affinity,
-//! priority), the two terminal ioctls that inject input, and system call tables that a filter by
-//! number would miss. Everything else is allowed: level 1 is not a boundary, and a long list here
-//! would only break programs.
+//! ```text
+//! policies/seccomp/default.json + grants/*.json -> oci -> compile -> BPF
+//!                                    names, numbers --^
+//! ```
 //!
-//! | call | answer |
+//! The filter of level 1 closes what Landlock leaves open between processes of one user (a sibling's
+//! limits, affinity, priority), the two terminal ioctls that inject input, and system call tables that
+//! a filter by number would miss. Everything else is allowed: level 1 is not a boundary, and a long
+//! list here would only break programs.
+//!
+//! | call | answer at level 1 |
 //! |---|---|
 //! | another architecture's table, x32 | `ENOSYS` |
 //! | `prlimit64`, `sched_set*` | allowed with pid 0, else `EPERM` |
@@ -13,9 +18,18 @@
 //! | `ioctl` `TIOCSTI`, `TIOCLINUX` | `EPERM`, by the low 32 bits (CVE-2019-10063) |
 //!
 //! "Own pid by number" can't be told from another's pid in a filter, so such calls get `EPERM` too;
-//! libc's own wrappers for the calling process pass 0.
+//! libc's own wrappers for the calling process pass 0. At level 2 none of those is needed: the pid
+//! namespace holds nobody else.
 
+pub(in crate::policy) mod compile;
+pub(in crate::policy) mod numbers;
+mod oci;
+
+use std::sync::{Arc, OnceLock};
+
+pub use self::oci::{Profile, ProfileError};
 use super::bpf::{Assembler, BpfError, DATA_ARCH, DATA_NR, Instruction, data_arg_low};
+use super::request::Grants;
 
 /// `SECCOMP_RET_ALLOW`.
 pub const ALLOW: u32 = 0x7fff_0000;
@@ -38,6 +52,8 @@ pub const TIOCLINUX: u32 = 0x541C;
 pub struct Architecture {
     /// `AUDIT_ARCH_*`.
     pub audit: u32,
+    /// What container engines call it (Go's `GOARCH`).
+    pub goarch: &'static str,
     /// The table has an x32 half.
     pub x32: bool,
     /// Calls whose argument 0 is a process and must be 0.
@@ -53,6 +69,7 @@ pub struct Architecture {
 /// x86-64: arch/x86/entry/syscalls/syscall_64.tbl.
 pub const X86_64: Architecture = Architecture {
     audit: 0xC000_003E,
+    goarch: "amd64",
     x32: true,
     // prlimit64, sched_setparam, sched_setscheduler, sched_setaffinity, sched_setattr
     own_process_only: [302, 142, 144, 203, 314],
@@ -64,6 +81,7 @@ pub const X86_64: Architecture = Architecture {
 /// arm64: include/uapi/asm-generic/unistd.h.
 pub const AARCH64: Architecture = Architecture {
     audit: 0xC000_00B7,
+    goarch: "arm64",
     x32: false,
     own_process_only: [261, 118, 119, 122, 274],
     setpriority: 140,
@@ -87,6 +105,62 @@ pub const fn native() -> Option<Architecture> {
 const SETPRIORITY_WHICH: [u32; 2] = [0, 1];
 /// `IOPRIO_WHO_PROCESS` and `IOPRIO_WHO_PGRP`; 3 is `IOPRIO_WHO_USER`.
 const IOPRIO_WHICH: [u32; 2] = [1, 2];
+
+/// The profile of level 2, as it is written.
+const DEFAULT: &str = include_str!("../../../policies/seccomp/default.json");
+
+/// What each grant changes in a profile.
+const AMENDMENTS: [(fn(&Grants) -> bool, &str); 4] = [
+    (|grants| grants.ptrace, include_str!("../../../policies/seccomp/grants/ptrace.json")),
+    (|grants| grants.userns, include_str!("../../../policies/seccomp/grants/userns.json")),
+    (|grants| grants.io_uring, include_str!("../../../policies/seccomp/grants/io_uring.json")),
+    (|grants| grants.perf, include_str!("../../../policies/seccomp/grants/perf.json")),
+];
+
+impl Profile {
+    /// The profile that is built in.
+    ///
+    /// # Errors
+    /// It can't be read, which the tests exclude.
+    pub fn builtin() -> Result<Self, ProfileError> {
+        Self::parse(DEFAULT)
+    }
+
+    /// The same profile with what these grants change in it.
+    ///
+    /// # Errors
+    /// A grant's part can't be read, which the tests exclude.
+    pub fn with_grants(mut self, grants: Grants) -> Result<Self, ProfileError> {
+        for (granted, text) in AMENDMENTS {
+            if granted(&grants) {
+                self.amend(text)?;
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The built-in filter for these grants on this machine, compiled at its first use.
+///
+/// # Errors
+/// It can't be compiled, which the tests exclude for every known architecture.
+pub fn builtin(arch: &Architecture, grants: Grants) -> Result<Arc<[Instruction]>, ProfileError> {
+    /// One for each combination of grants, of the native architecture only.
+    static COMPILED: [OnceLock<Arc<[Instruction]>>; 16] = [const { OnceLock::new() }; 16];
+    let slot = AMENDMENTS
+        .iter()
+        .enumerate()
+        .fold(0, |slot, (bit, (granted, _))| slot | usize::from(granted(&grants)) << bit);
+    let cached = COMPILED.get(slot).filter(|_| native().as_ref() == Some(arch));
+    if let Some(filter) = cached.and_then(OnceLock::get) {
+        return Ok(Arc::clone(filter));
+    }
+    let filter: Arc<[Instruction]> = Profile::builtin()?.with_grants(grants)?.compile(arch)?.into();
+    if let Some(slot) = cached {
+        return Ok(Arc::clone(slot.get_or_init(|| filter)));
+    }
+    Ok(filter)
+}
 
 /// Assembles the filter of level 1.
 ///
