@@ -119,6 +119,8 @@ pub enum Exit {
     Exited(i32),
     /// This signal ended it.
     Signaled(i32),
+    /// The kernel has killed it, all of it, at the memory limit of the agent.
+    OutOfMemory,
     /// It never ran: this step of its setup failed with this errno.
     SetupFailed {
         /// The step's name.
@@ -143,6 +145,7 @@ impl std::fmt::Display for Exit {
         match self {
             Exit::Exited(code) => write!(f, "exit code {code}"),
             Exit::Signaled(signal) => write!(f, "signal {signal}"),
+            Exit::OutOfMemory => f.write_str("out of memory"),
             Exit::SetupFailed { step, errno } => write!(f, "setup failed at {step}: errno {errno}"),
             Exit::Lost => f.write_str("lost: no report of its end"),
         }

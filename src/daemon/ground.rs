@@ -11,6 +11,7 @@ use crate::core::json::Json;
 use crate::core::state::{Checkpoint, State};
 use crate::core::view::FileRef;
 use crate::ids::{CheckpointId, Seq, TaskId, Timestamp};
+use crate::launch::cgroup::Cgroups;
 use crate::store::blobs::Blobs;
 use crate::store::{ReadError, Reader, Record};
 
@@ -38,6 +39,8 @@ pub(super) struct Ground {
     pub reader: Reader,
     /// Where agents find `missionctl`.
     pub missionctl_dir: Option<PathBuf>,
+    /// Where agents get control groups, or why they get none.
+    pub cgroups: Result<Cgroups, String>,
     /// The daemon's environment, as far as it is text and may be passed on.
     pub environment: Vec<(String, String)>,
 }

@@ -135,7 +135,21 @@ pub(super) fn prepare(
         return Ok((Prepared::Release { environment: mission, stdin }, Vec::new()));
     }
     let plan = plan(ground, config, launch.can_write, &dirs, task.as_ref())?;
-    let gaps = plan.gaps.iter().map(ToString::to_string).collect();
+    let mut gaps: Vec<_> = plan.gaps.iter().map(ToString::to_string).collect();
+    let cgroup = match (&plan.cgroup, &ground.cgroups) {
+        (Some(limits), Ok(cgroups)) => {
+            let made = cgroups.prepare(launch.agent.as_str(), launch.incarnation.0, limits);
+            Some(made.map_err(|error| refused("control group", &error))?)
+        }
+        (_, Ok(_)) => None,
+        (_, Err(why)) => {
+            let asked = config.limits;
+            if asked.memory.is_some() || asked.cpu_milli.is_some() {
+                gaps.push(format!("no limits of the agent as a whole: {why}"));
+            }
+            None
+        }
+    };
     let spec = LaunchSpec {
         agent: launch.agent.to_string(),
         incarnation: launch.incarnation.0,
@@ -152,6 +166,7 @@ pub(super) fn prepare(
         log: LogSpec { dir: dirs.log(), max_bytes: config.log.max_bytes, keep: config.log.keep },
         lock: Some(dirs.lock()),
         lock_timeout: LOCK_TIMEOUT,
+        cgroup,
         park: launch.stage == Stage::Launch { parked: true },
     };
     Ok((Prepared::Launch(Box::new(spec)), gaps))
@@ -396,7 +411,8 @@ fn plan(
         network: policy::sandbox::Network::Host,
         ..PlanRequest::default()
     };
-    let host = host_facts().map_err(failed("look at this machine"))?;
+    let mut host = host_facts().map_err(failed("look at this machine"))?;
+    host.cgroup = ground.cgroups.is_ok();
     policy::plan(&request, &host).map_err(|error| refused("isolation", &error))
 }
 

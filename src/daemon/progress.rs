@@ -161,7 +161,7 @@ fn line(state: &State, logged: &Logged) -> Option<Line> {
                     format!("not started: {step}: {} ({errno:?})", errno.desc().to_lowercase())
                 }
                 Exit::SetupFailed { step, .. } => format!("not started: {step}"),
-                exit @ (Exit::Exited(_) | Exit::Signaled(_) | Exit::Lost) => {
+                exit @ (Exit::Exited(_) | Exit::Signaled(_) | Exit::OutOfMemory | Exit::Lost) => {
                     format!("ended: {exit}")
                 }
             };

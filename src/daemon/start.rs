@@ -32,6 +32,7 @@ use crate::config::{Durability, Mission};
 use crate::core::fact::Fact;
 use crate::core::state::{SnapshotError, State};
 use crate::ids::{AgentUid, MissionName, Seq, Timestamp};
+use crate::launch::cgroup::Cgroups;
 use crate::launch::{LaunchError, Launcher, become_supervisor};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::{self, Notice, OpenError, Opened, ReadError, Store};
@@ -154,6 +155,8 @@ pub(super) fn start(
         put_aside(dirs.state()).map_err(StartError::Fresh)?;
         drop(held);
     }
+    // Before the launcher: whoever comes later is born where we are.
+    let cgroups = Cgroups::claim(mission.spec.name.as_str()).map_err(|error| error.in_full());
     // Before any thread: what it forks must not hold anybody's locks.
     become_supervisor().map_err(process("become a supervisor of processes"))?;
     let nofile =
@@ -184,6 +187,7 @@ pub(super) fn start(
         reader: opened.reader.clone(),
         missionctl_dir: missionctl_dir(&exe, &mission.workspace, dirs.state())
             .map_err(process("give agents missionctl"))?,
+        cgroups,
         environment: Ground::environment(std::env::vars_os()),
         mission,
         dirs,

@@ -18,6 +18,7 @@ use crate::core::spec::Permission;
 use crate::core::state::State;
 use crate::ids::{Seq, Timestamp};
 use crate::launch::SweepError;
+use crate::launch::cgroup::Cgroups;
 use crate::proto::Call;
 use crate::proto::wire::Empty;
 use crate::store::{FatalError, NewSnapshot};
@@ -197,7 +198,12 @@ impl Daemon {
     }
 
     /// Keeps a snapshot, ends connections and the log, and says what was done by whom.
-    pub(super) async fn end(self) -> Started {
+    pub(super) async fn end(mut self) -> Started {
+        // Of agents whose shim was killed; their processes are gone.
+        let left = self.ground.cgroups.as_ref().map(Cgroups::clear).unwrap_or_default();
+        for error in left {
+            self.screen.warn(&error.in_full());
+        }
         let state = self.pipeline.durable();
         let started = Started {
             verdict: summary::verdict(state),

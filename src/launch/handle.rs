@@ -95,7 +95,7 @@ impl ShimHandle {
             }
             Report::Unkillable { .. } => report,
             Report::Ended(ended) => {
-                self.exit = Some(ended.how.into());
+                self.exit = Some(Exit::from(&ended));
                 Report::Ended(Ended { stdout: self.stdout.take(), ..ended })
             }
         }

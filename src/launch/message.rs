@@ -94,6 +94,8 @@ pub struct Ended {
     pub usage: Usage,
     /// Processes that it left behind and that were killed.
     pub killed: u32,
+    /// The kernel has killed it at the memory limit of its control group.
+    pub out_of_memory: bool,
 }
 
 /// How one start of an agent came out.
@@ -104,6 +106,8 @@ pub enum Exit {
     Exited(i32),
     /// A signal killed it.
     Signaled(i32),
+    /// The kernel has killed it, all of it, at the memory limit of its control group.
+    OutOfMemory,
     /// It never ran.
     SetupFailed {
         /// What was being done.
@@ -118,9 +122,10 @@ pub enum Exit {
     Lost,
 }
 
-impl From<End> for Exit {
-    fn from(end: End) -> Self {
-        match end {
+impl From<&Ended> for Exit {
+    fn from(ended: &Ended) -> Self {
+        match ended.how {
+            End::Signaled(libc::SIGKILL) if ended.out_of_memory => Self::OutOfMemory,
             End::Exited(code) => Self::Exited(code),
             End::Signaled(signal) => Self::Signaled(signal),
         }
@@ -135,6 +140,7 @@ impl fmt::Display for Exit {
                 Ok(signal) => write!(f, "killed by {signal}"),
                 Err(_) => write!(f, "killed by signal {number}"),
             },
+            Self::OutOfMemory => f.write_str("out of memory: killed at its memory limit"),
             Self::SetupFailed { step, errno, detail } => {
                 write!(f, "not started: {step}")?;
                 if !detail.is_empty() {
@@ -165,6 +171,8 @@ pub enum Step {
     Lock,
     /// Shim: open the logs.
     Log,
+    /// Shim: open the control group.
+    Cgroup,
     /// Shim (at level 2 the init): fork the payload.
     Fork,
     /// Shim: fork the init into new namespaces.
@@ -213,6 +221,7 @@ impl fmt::Display for Step {
             Self::Prepare => "prepare the shim",
             Self::Lock => "lock",
             Self::Log => "open logs",
+            Self::Cgroup => "open control group",
             Self::Fork => "fork the payload",
             Self::Namespaces => "make namespaces",
             Self::Init => "tie the init to its shim",

@@ -27,10 +27,14 @@
 //! payload leaves behind when it exits is killed first. A channel that closes without `Ended` or
 //! `SetupFailed` is [`Exit::Lost`], and [`sweep`] then ends what is left.
 //!
+//! Where this user has a part of the control groups ([`cgroup`]), the payload is forked into one of its
+//! own, which bounds the agent as a whole and can be killed as a whole.
+//!
 //! This module has no runtime: descriptors are non-blocking where the daemon waits on them, and the
 //! daemon brings the waiting. It deliberately makes no policy: a [`ProcessPlan`] comes in complete.
 
 mod capture;
+pub mod cgroup;
 mod handle;
 mod host;
 mod hunt;

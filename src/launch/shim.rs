@@ -15,12 +15,14 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::capture::Stream;
+use super::cgroup;
 use super::hunt::Hunt;
 use super::lock::take_lock;
 use super::log::Log;
@@ -76,6 +78,7 @@ struct Shim<'a> {
     how: Option<End>,
     failure: Option<Failure>,
     told_unkillable: bool,
+    cgroup: Option<PathBuf>,
     /// Held, not used: the lock goes when the shim does.
     _lock: Option<OwnedFd>,
 }
@@ -136,9 +139,12 @@ impl<'a> Shim<'a> {
         let (link, init_link) = links.unzip();
         // Inside of a user namespace they can't be asked for.
         let ids = Ids::own();
-        let forked = match sandbox {
-            None => process::fork(ParentOf::Caller).map_err(&fork),
-            Some(plan) => namespace::fork_into_new(plan.network == Network::None)
+        let cgroup = spec.cgroup.as_deref().map(open_cgroup).transpose()?;
+        let group = cgroup.as_ref().map(AsFd::as_fd);
+        let forked = match (sandbox, group) {
+            (None, None) => process::fork(ParentOf::Caller).map_err(&fork),
+            (None, Some(group)) => namespace::fork_into_cgroup(group).map_err(&fork),
+            (Some(plan), group) => namespace::fork_into_new(plan.network == Network::None, group)
                 .map_err(at(Step::Namespaces)),
         };
         let pid = match forked? {
@@ -177,6 +183,7 @@ impl<'a> Shim<'a> {
             how: None,
             failure: start.err().map(fork),
             told_unkillable: false,
+            cgroup: spec.cgroup,
             _lock: lock,
         })
     }
@@ -426,6 +433,13 @@ impl<'a> Shim<'a> {
         if matches!(self.phase, Phase::Killing(_)) {
             return;
         }
+        // All at once, whoever forks. What wasn't forked into the group, or on an older kernel, is
+        // for what follows, which also waits for the end.
+        if let Some(group) = &self.cgroup
+            && (self.init.is_none() || self.how.is_none())
+        {
+            let _or_hunted = cgroup::group::kill(group);
+        }
         if let Some(init) = &self.init {
             // The kernel kills all that is left with the init. Where the payload has ended by itself
             // the init does that, and counts. The hunt is for what might stay nevertheless.
@@ -458,6 +472,12 @@ impl<'a> Shim<'a> {
         self.read_status();
         self.stdout.finish();
         self.stderr.finish();
+        let mut out_of_memory = false;
+        if let Some(group) = &self.cgroup {
+            out_of_memory = cgroup::group::ran_out_of_memory(group);
+            // What can't be removed now is removed before the agent's next start.
+            let _left = cgroup::group::remove(group);
+        }
         if let Some(Failure { step, errno, detail }) = self.failure {
             return Report::SetupFailed { step, errno, detail };
         }
@@ -475,8 +495,18 @@ impl<'a> Shim<'a> {
                 Phase::Killing(hunt) => hunt.killed().saturating_add(left),
                 Phase::SettingUp | Phase::Parked | Phase::Running | Phase::Stopping { .. } => left,
             },
+            out_of_memory,
         })
     }
+}
+
+/// Opens a control group for a fork into it.
+fn open_cgroup(group: &Path) -> Result<OwnedFd, Failure> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    nix::fcntl::open(group, flags, nix::sys::stat::Mode::empty()).map_err(|error| Failure {
+        detail: group.display().to_string(),
+        ..at(Step::Cgroup)(error.into())
+    })
 }
 
 /// The payload as it named itself.

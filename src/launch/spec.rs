@@ -39,6 +39,9 @@ pub struct LaunchSpec {
     pub lock: Option<PathBuf>,
     /// How long to wait for an older incarnation to release the lock.
     pub lock_timeout: Duration,
+    /// The control group that the payload is forked into; the shim removes it at the end. The shim
+    /// itself stays outside: no limit of the agent's can kill it.
+    pub cgroup: Option<PathBuf>,
     /// Do everything but the exec, report `Parked`, and wait for [`Command::Go`](super::Command).
     pub park: bool,
 }
@@ -70,6 +73,7 @@ impl fmt::Debug for LaunchSpec {
             .field("capture_stdout", &self.capture_stdout)
             .field("log", &self.log)
             .field("lock", &self.lock)
+            .field("cgroup", &self.cgroup)
             .field("park", &self.park)
             .finish_non_exhaustive()
     }

@@ -364,7 +364,10 @@ impl Supervisor {
                     self.sweep = Sweep::Wanted;
                 }
             }
-            exit @ (Exit::Exited(_) | Exit::Signaled(_) | Exit::SetupFailed { .. }) => {
+            exit @ (Exit::Exited(_)
+            | Exit::Signaled(_)
+            | Exit::OutOfMemory
+            | Exit::SetupFailed { .. }) => {
                 self.over(uid, view_of(exit), stdout.unwrap_or_default(), out);
             }
         }
@@ -488,6 +491,7 @@ fn view_of(exit: Exit) -> view::Exit {
     match exit {
         Exit::Exited(code) => view::Exit::Exited(code),
         Exit::Signaled(signal) => view::Exit::Signaled(signal),
+        Exit::OutOfMemory => view::Exit::OutOfMemory,
         Exit::SetupFailed { step, errno, detail } => {
             let step =
                 if detail.is_empty() { step.to_string() } else { format!("{step} {detail}") };

@@ -3,14 +3,14 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::process::{Fork, Pid};
 
-/// `struct clone_args` of its first version (clone3(2), Linux 5.3).
+/// `struct clone_args` (clone3(2), Linux 5.3; the last three fields 5.7).
 #[repr(C)]
 #[derive(Default)]
 struct CloneArgs {
@@ -22,10 +22,31 @@ struct CloneArgs {
     stack: u64,
     stack_size: u64,
     tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Of its first version, which every kernel with clone3 takes.
+const FIRST_VERSION: usize = 64;
+
+/// Copies the calling process right into a control group of version 2 (`CLONE_INTO_CGROUP`, Linux
+/// 5.7): not an instruction of the child runs outside of it.
+///
+/// Like [`process::fork`](super::process::fork), and with the same precondition: the caller has one
+/// thread.
+///
+/// # Errors
+/// `EACCES` if the group may not be entered from the caller's, `EBUSY` if controllers are enabled
+/// below it, `ENODEV` if it was removed, `EAGAIN` at its limit of processes, `EINVAL` or `E2BIG`
+/// before Linux 5.7.
+pub fn fork_into_cgroup(group: BorrowedFd<'_>) -> io::Result<Fork> {
+    clone(0, Some(group))
 }
 
 /// Copies the calling process into new user, mount, pid, ipc, uts and cgroup namespaces, and a
-/// network namespace if asked for: the child is the first process of its pid namespace and holds all
+/// network namespace if asked for, and right into a control group if one is given (see
+/// [`fork_into_cgroup`]): the child is the first process of its pid namespace and holds all
 /// capabilities in its user namespace, but no id is mapped yet.
 ///
 /// Like [`process::fork`](super::process::fork), and with the same precondition: the caller has one
@@ -34,7 +55,7 @@ struct CloneArgs {
 /// # Errors
 /// `EPERM` where user namespaces are forbidden to ordinary users, `ENOSPC` when there are as many as
 /// allowed (or 0 are), `EAGAIN` at a limit of processes, `ENOSYS` before Linux 5.3.
-pub fn fork_into_new(network: bool) -> io::Result<Fork> {
+pub fn fork_into_new(network: bool, group: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     let flags = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
@@ -42,17 +63,28 @@ pub fn fork_into_new(network: bool) -> io::Result<Fork> {
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP
         | if network { libc::CLONE_NEWNET } else { 0 };
-    let args = CloneArgs {
+    clone(flags, group)
+}
+
+fn clone(flags: libc::c_int, group: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
+    /// `CLONE_INTO_CGROUP`; beyond the flags that clone(2) has.
+    const INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut args = CloneArgs {
         flags: u64::from(flags.cast_unsigned()),
         exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
         ..CloneArgs::default()
     };
-    // SAFETY: `args` is valid for reading and of the size given. Without CLONE_VM the child gets a
+    let mut size = FIRST_VERSION;
+    if let Some(group) = group {
+        args.flags |= INTO_CGROUP;
+        args.cgroup = u64::from(group.as_raw_fd().cast_unsigned());
+        size = std::mem::size_of_val(&args);
+    }
+    // SAFETY: `args` is valid for reading and not smaller than the size given. Without CLONE_VM the child gets a
     // copy of the whole address space, and with a null stack it goes on using the (copied) stack of
     // the caller; so both sides return from here like from fork(2). That the caller is
     // single-threaded is the documented precondition.
-    let pid =
-        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, std::mem::size_of_val(&args)) };
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) };
     match pid {
         0 => Ok(Fork::Child),
         -1 => Err(io::Error::last_os_error()),

@@ -94,6 +94,7 @@ impl Rig {
             log: LogSpec { dir: self.path("log"), max_bytes: 1 << 20, keep: 2 },
             lock: Some(self.path("lock")),
             lock_timeout: DEADLINE,
+            cgroup: None,
             park: false,
         }
     }

@@ -132,7 +132,7 @@ fn plan(own_proc: bool) -> SandboxPlan {
 fn attempt(plan: &SandboxPlan) -> Result<(), Failure> {
     let ids = Ids::own();
     let (ours, theirs) = channel::pair().map_err(at(Step::Fork))?;
-    let child = match namespace::fork_into_new(true).map_err(at(Step::Namespaces))? {
+    let child = match namespace::fork_into_new(true, None).map_err(at(Step::Namespaces))? {
         Fork::Parent(pid) => pid,
         Fork::Child => {
             drop(ours);

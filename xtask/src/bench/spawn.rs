@@ -65,6 +65,7 @@ fn starts(programs: &Path, root: &Path, options: &Options, report: &mut Report) 
         log: LogSpec { dir: root.join("log"), max_bytes: 1 << 20, keep: 1 },
         lock: None,
         lock_timeout: PATIENCE,
+        cgroup: None,
         park: false,
     };
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
