@@ -93,7 +93,7 @@ impl ShimHandle {
                 self.exit = Some(Exit::SetupFailed { step, errno, detail: detail.clone() });
                 report
             }
-            Report::Unkillable { .. } => report,
+            Report::Unkillable { .. } | Report::Detached { .. } => report,
             Report::Ended(ended) => {
                 self.exit = Some(Exit::from(&ended));
                 Report::Ended(Ended { stdout: self.stdout.take(), ..ended })

@@ -74,6 +74,12 @@ pub enum Report {
         /// The processes.
         pids: Vec<Pid>,
     },
+    /// Something outside has replaced or removed protected places of the sandbox, which took their
+    /// protection away; the agent is being killed. At most once in a shim's life.
+    Detached {
+        /// Their paths, for people.
+        places: String,
+    },
     /// The payload has ended and no process is left below the shim. Always last.
     Ended(Ended),
 }
@@ -211,6 +217,8 @@ pub enum Step {
     Seccomp,
     /// Payload: run the program.
     Exec,
+    /// Shim: watch whether protected places stay protected.
+    Watch,
 }
 
 impl fmt::Display for Step {
@@ -241,6 +249,7 @@ impl fmt::Display for Step {
             Self::Landlock => "apply landlock",
             Self::Seccomp => "load the seccomp filter",
             Self::Exec => "execute",
+            Self::Watch => "watch the mounts",
         })
     }
 }

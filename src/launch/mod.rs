@@ -35,6 +35,7 @@
 
 mod capture;
 pub mod cgroup;
+mod detached;
 mod handle;
 mod host;
 mod hunt;

@@ -23,6 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::capture::Stream;
 use super::cgroup;
+use super::detached::{self, MountWatch};
 use super::hunt::Hunt;
 use super::lock::take_lock;
 use super::log::Log;
@@ -75,6 +76,9 @@ struct Shim<'a> {
     phase: Phase,
     /// The first process of the payload's pid namespace, at level 2.
     init: Option<InitLink>,
+    /// Places in the sandbox that must stay mounts; until they are watched.
+    places: Vec<PathBuf>,
+    mounts: Option<MountWatch>,
     how: Option<End>,
     failure: Option<Failure>,
     told_unkillable: bool,
@@ -175,6 +179,8 @@ impl<'a> Shim<'a> {
             go: Some(go_write),
             payload: *start.as_ref().unwrap_or(&Process { pid, start: 0 }),
             init,
+            places: sandbox.map(detached::places).unwrap_or_default(),
+            mounts: None,
             executing: false,
             phase: match start {
                 Ok(_) => Phase::SettingUp,
@@ -207,6 +213,9 @@ impl<'a> Shim<'a> {
             if ready.init {
                 self.read_init();
             }
+            if ready.mounts {
+                self.look_at_mounts();
+            }
             if ready.channel {
                 self.read_commands();
             }
@@ -231,13 +240,14 @@ impl<'a> Shim<'a> {
             self.stdout.as_fd(),
             self.stderr.as_fd(),
             self.init.as_ref().and_then(InitLink::as_fd),
+            self.mounts.as_ref().map(MountWatch::as_fd),
             self.status.as_ref().map(AsFd::as_fd),
         ];
         // The payload's status is of interest when it is complete: the exec or the exit closes it.
         // Waking for the mark just before would only take the processor from the exec.
         let status = if self.parks { PollFlags::POLLIN } else { PollFlags::empty() };
         let read = PollFlags::POLLIN;
-        let events = [read, read, read, read, read, status];
+        let events = [read, read, read, read, read, PollFlags::POLLPRI, status];
         let mut fds: Vec<PollFd<'_>> = sources
             .iter()
             .zip(events)
@@ -256,6 +266,7 @@ impl<'a> Shim<'a> {
             stdout: next(),
             stderr: next(),
             init: next(),
+            mounts: next(),
             status: next(),
         }
     }
@@ -294,6 +305,7 @@ impl<'a> Shim<'a> {
             self.status = None;
             self.go = None;
             if self.executing && self.failure.is_none() {
+                self.watch_mounts();
                 if matches!(self.phase, Phase::SettingUp | Phase::Parked) {
                     self.phase = Phase::Running;
                 }
@@ -307,6 +319,45 @@ impl<'a> Shim<'a> {
         let Some(how) = self.init.as_mut().and_then(InitLink::read) else { return };
         self.read_status();
         self.how = Some(how);
+    }
+
+    /// Begins to watch what must stay mounted. The world is complete by now; what was detached since
+    /// it was made is seen as well.
+    fn watch_mounts(&mut self) {
+        let places = std::mem::take(&mut self.places);
+        let Some(init) = self.init.as_ref().and_then(InitLink::pid).filter(|_| !places.is_empty())
+        else {
+            return;
+        };
+        match MountWatch::open(init, places) {
+            Ok(watch) => {
+                self.mounts = Some(watch);
+                self.look_at_mounts();
+            }
+            // It has ended already, and is only not reaped yet.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::ESRCH)) => {}
+            Err(error) => self.unwatched(error),
+        }
+    }
+
+    /// Ends the agent if something that protected is gone.
+    fn look_at_mounts(&mut self) {
+        match self.mounts.as_mut().map(MountWatch::missing) {
+            Some(Ok(places)) if !places.is_empty() => {
+                self.mounts = None;
+                self.report(&Report::Detached { places: detached::describe(&places) });
+                self.kill_now();
+            }
+            Some(Err(error)) => self.unwatched(error),
+            Some(Ok(_)) | None => {}
+        }
+    }
+
+    /// Without a watch there is no protection that one could speak of.
+    fn unwatched(&mut self, error: io::Error) {
+        self.mounts = None;
+        self.failure.get_or_insert(at(Step::Watch)(error));
+        self.kill_now();
     }
 
     fn report(&mut self, report: &Report) {
@@ -433,6 +484,8 @@ impl<'a> Shim<'a> {
         if matches!(self.phase, Phase::Killing(_)) {
             return;
         }
+        // An open watch keeps the mounts, and what is in the sandbox's memory, in being.
+        self.mounts = None;
         // All at once, whoever forks. What wasn't forked into the group, or on an older kernel, is
         // for what follows, which also waits for the end.
         if let Some(group) = &self.cgroup
@@ -522,5 +575,6 @@ struct Ready {
     stdout: bool,
     stderr: bool,
     init: bool,
+    mounts: bool,
     status: bool,
 }

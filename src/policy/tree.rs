@@ -16,6 +16,8 @@
 //!
 //! It deliberately doesn't find protected files, and doesn't look whether paths exist: callers did.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use super::host::{Cover, HostFacts, PROC_PLACES, PlaceKind, Whom};
@@ -282,38 +284,49 @@ fn without_repetition(nodes: Vec<Node>) -> Vec<Node> {
     kept
 }
 
+/// What stands at a place, as far as [`protect`] asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Writable,
+    Pinned,
+    Else,
+}
+
 /// Makes protected places inside writable binds read-only, and pins the directories above them: a
 /// parent that can be renamed could be replaced by one without protection.
 fn protect(nodes: &mut Vec<Node>, roots: &Roots) {
     let mut protected: Vec<&PathBuf> = roots.protected.iter().filter(|path| clean(path)).collect();
     protected.sort_by_key(|path| depth(path));
     protected.dedup();
-    for path in protected {
-        let Some(Node::Bind { target: root, access: Access::Write, .. }) = outermost(nodes, path)
-        else {
-            continue;
+    // There may be thousands: each costs its depth, not the number of nodes.
+    let mut stands: HashMap<PathBuf, Stands> = HashMap::new();
+    for node in nodes.iter() {
+        let what = match node {
+            Node::Bind { access: Access::Write, .. } => Stands::Writable,
+            _ => Stands::Else,
         };
-        let root = root.clone();
-        let between = path.ancestors().skip(1).take_while(|above| *above != root);
-        let mut fresh: Vec<Node> = between
-            .filter(|above| nodes.iter().all(|node| node.target() != *above))
-            .map(|above| Node::Pin { target: above.to_path_buf() })
-            .collect();
-        if *path == root {
-            nodes.retain(|node| node.target() != path.as_path());
-            fresh = vec![bind(path, Access::Read, Trust::None)];
-        } else {
-            fresh.push(Node::Protect { target: path.clone() });
-        }
-        nodes.extend(fresh);
-        by_depth(nodes);
+        stands.insert(node.target().to_owned(), what);
     }
-}
-
-/// As [`around`], but through pins: they are part of the bind that they are in.
-fn outermost<'a>(nodes: &'a [Node], path: &Path) -> Option<&'a Node> {
-    nodes
-        .iter()
-        .filter(|node| path.starts_with(node.target()) && !matches!(node, Node::Pin { .. }))
-        .max_by_key(|node| depth(node.target()))
+    for path in protected {
+        // Through pins: they are part of the bind that they are in.
+        let around = path.ancestors().find_map(|above| match stands.get(above) {
+            None | Some(Stands::Pinned) => None,
+            Some(what) => Some((above, *what)),
+        });
+        let Some((root, Stands::Writable)) = around else { continue };
+        if path == root {
+            nodes.retain(|node| node.target() != root);
+            nodes.push(bind(path, Access::Read, Trust::None));
+        } else {
+            for above in path.ancestors().skip(1).take_while(|above| *above != root) {
+                if let Entry::Vacant(free) = stands.entry(above.to_owned()) {
+                    free.insert(Stands::Pinned);
+                    nodes.push(Node::Pin { target: above.to_owned() });
+                }
+            }
+            nodes.push(Node::Protect { target: path.clone() });
+        }
+        stands.insert(path.clone(), Stands::Else);
+    }
+    by_depth(nodes);
 }

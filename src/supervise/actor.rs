@@ -339,6 +339,13 @@ impl Supervisor {
                     );
                     out.push(Order::Tell(Fact::Alert { text }));
                 }
+                Report::Detached { places } => {
+                    let text = format!(
+                        "{places}: replaced or removed on the host, which took the protection off; \
+                         the agent was stopped"
+                    );
+                    out.push(Order::Tell(Fact::Alert { text }));
+                }
                 Report::SetupFailed { .. } => return self.ended(uid, None, out),
                 Report::Ended(ended) => {
                     let stdout = ended.stdout.unwrap_or_default();

@@ -20,6 +20,11 @@ impl InitLink {
         Self { pid: Some(pid), socket: Some(socket), killed: 0 }
     }
 
+    /// Its id; `None` once it was reaped.
+    pub(in crate::launch) const fn pid(&self) -> Option<Pid> {
+        self.pid
+    }
+
     /// What to poll for reading; `None` once it is closed.
     pub(in crate::launch) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.socket.as_ref().map(AsFd::as_fd)
