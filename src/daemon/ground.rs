@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::workspace::Guards;
 use crate::config::Mission;
 use crate::config::dirs::Dirs;
 use crate::core::event::Logged;
@@ -41,6 +42,8 @@ pub(super) struct Ground {
     pub missionctl_dir: Option<PathBuf>,
     /// Where agents get control groups, or why they get none.
     pub cgroups: Result<Cgroups, String>,
+    /// What protects the trees that agents write.
+    pub guards: Arc<Guards>,
     /// The daemon's environment, as far as it is text and may be passed on.
     pub environment: Vec<(String, String)>,
 }

@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use super::collect::{self, Left, Stored};
 use super::ground::{Restore, Shared, logged};
 use super::lanes::{self, Lane, Lanes};
-use super::prepare::{self, Launch};
+use super::prepare::{self, Launch, Ready};
+use super::workspace::Protection;
 use crate::bus::{Inbound, LogPage, LogRead, ReadId, ReadWhat, Ticket};
 use crate::core::denied::{Code, Denied};
 use crate::core::json::Json;
@@ -18,7 +19,7 @@ use crate::launch::{Pid, SweepError, sweep};
 use crate::proto::wire::SaveCheckpoint;
 use crate::store::blobs::Collection;
 use crate::store::{Hash, ReadError};
-use crate::supervise::{Outcome, Prepared, SetupFailure};
+use crate::supervise::{Outcome, SetupFailure};
 
 /// Events read at once where their contents may be large.
 const PIECE: usize = 64;
@@ -35,8 +36,8 @@ pub(super) enum Done {
         uid: AgentUid,
         /// Which start of it.
         incarnation: Incarnation,
-        /// What was made ready, and what this machine can't enforce of its isolation.
-        result: Result<(Prepared, Vec<String>), SetupFailure>,
+        /// What was made ready.
+        result: Result<Ready, SetupFailure>,
     },
     /// What a task-mode process left.
     Collected {
@@ -47,6 +48,8 @@ pub(super) enum Done {
         /// Its checkpoint.
         left: Left,
     },
+    /// What an agent left in the trees that it wrote, as alerts.
+    Unprotected(Vec<String>),
     /// Nothing is left below the daemon but what was to be left alone.
     Swept(Result<usize, SweepError>),
     /// A part of the log.
@@ -122,6 +125,11 @@ impl Jobs {
             let left = collect::checkpoint_dir(ground, &agent, &outcome.run.task, &limits);
             Done::Collected { outcome: Box::new(outcome), output: output.filter(|_| success), left }
         });
+    }
+
+    /// Looks after the trees that an agent wrote.
+    pub(super) fn unprotect(&mut self, protection: Protection) {
+        self.run(Lane::Files, move |_| Done::Unprotected(protection.end()));
     }
 
     /// Ends what is below the daemon and not known.

@@ -43,6 +43,7 @@ mod screen;
 mod start;
 mod stop;
 mod summary;
+mod workspace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -96,6 +97,8 @@ struct Around {
     listening: bool,
     /// It has been up since this daemon started, whatever became of it.
     was_up: bool,
+    /// What protects the trees that it writes.
+    protection: Option<workspace::Protection>,
 }
 
 /// How far the word is that everything is up.

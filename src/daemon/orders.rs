@@ -23,7 +23,12 @@ impl Daemon {
                 self.hub.set_anchor(uid, Anchor::Process(process));
             }
             Order::Retire { uid, .. } => self.hub.set_anchor(uid, Anchor::None),
-            Order::Tell(fact) => self.tell(now, fact),
+            Order::Tell(fact) => {
+                if let Fact::AgentEnded { uid, .. } = &fact {
+                    self.unprotect(*uid);
+                }
+                self.tell(now, fact);
+            }
             Order::Collect(outcome) => {
                 let state = self.pipeline.durable();
                 let limits = *state.limits();
@@ -66,11 +71,15 @@ impl Daemon {
         let mut orders = Vec::new();
         match done {
             Done::Prepared { uid, incarnation, result } => {
-                let result = result.map(|(prepared, gaps)| {
-                    if !gaps.is_empty() {
-                        self.agents.entry(uid).or_default().gaps = gaps;
+                let result = result.map(|ready| {
+                    let around = self.agents.entry(uid).or_default();
+                    if !ready.gaps.is_empty() {
+                        around.gaps = ready.gaps;
                     }
-                    prepared
+                    if ready.protection.is_some() {
+                        around.protection = ready.protection;
+                    }
+                    ready.prepared
                 });
                 self.supervisor.prepared(uid, incarnation, result, &mut orders);
             }
@@ -83,6 +92,11 @@ impl Daemon {
                 self.ended(now, *outcome, output, checkpoint);
                 // Until the fact is durable nothing but these pins holds the blobs.
                 self.pin(left.stored);
+            }
+            Done::Unprotected(alerts) => {
+                for text in alerts {
+                    self.tell(now, Fact::Alert { text });
+                }
             }
             Done::Swept(result) => {
                 if self.stopping.as_ref().is_some_and(|stopping| stopping.sweeping) {
@@ -120,7 +134,16 @@ impl Daemon {
     ) {
         let Outcome { uid, incarnation, exit, .. } = outcome;
         self.supervisor.collected(uid, incarnation);
+        self.unprotect(uid);
         self.tell(now, Fact::AgentEnded { uid, incarnation, exit, output, checkpoint });
+    }
+
+    /// Looks after the trees that an agent wrote, once no process of it is left.
+    fn unprotect(&mut self, uid: AgentUid) {
+        let protection = self.agents.get_mut(&uid).and_then(|around| around.protection.take());
+        if let Some(protection) = protection {
+            self.jobs.unprotect(protection);
+        }
     }
 
     /// Brings processes nearer to what the durable state wants.

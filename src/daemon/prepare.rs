@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::former;
 use super::ground::{Ground, Restore};
+use super::workspace::{self, Protection};
 use crate::config::dirs::{AgentDirs, ensure_private};
 use crate::config::{AgentLaunch, secrets};
 use crate::core::json::Json;
@@ -90,19 +91,27 @@ fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> SetupFailure {
     }
 }
 
-fn refused(step: &str, error: &dyn std::error::Error) -> SetupFailure {
+pub(super) fn refused(step: &str, error: &dyn std::error::Error) -> SetupFailure {
     let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
     SetupFailure { step: format!("{step}: {error}{cause}"), errno: 0 }
 }
 
-/// Makes a launch ready, with what this machine can't enforce of its isolation.
+/// A launch that is ready, or a release.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// For the supervisor.
+    pub prepared: Prepared,
+    /// What this machine can't enforce of its isolation.
+    pub gaps: Vec<String>,
+    /// To be kept until its end.
+    pub protection: Option<Protection>,
+}
+
+/// Makes a launch ready.
 ///
 /// # Errors
 /// What can't be had; never with a secret in it.
-pub(super) fn prepare(
-    ground: &Ground,
-    launch: &Launch,
-) -> Result<(Prepared, Vec<String>), SetupFailure> {
+pub(super) fn prepare(ground: &Ground, launch: &Launch) -> Result<Ready, SetupFailure> {
     let dirs = ground.dirs.agent(&launch.agent);
     dirs.prepare().map_err(|error| refused("directories", &error))?;
     // Nothing of a former start may still run where files come and go now: its shim holds this lock
@@ -132,10 +141,14 @@ pub(super) fn prepare(
     let mission = mission_variables(ground, launch, &dirs, task.as_ref())?;
     let stdin = task.as_ref().map(|place| place.text.clone());
     if launch.stage == Stage::Release {
-        return Ok((Prepared::Release { environment: mission, stdin }, Vec::new()));
+        let prepared = Prepared::Release { environment: mission, stdin };
+        return Ok(Ready { prepared, gaps: Vec::new(), protection: None });
     }
-    let plan = plan(ground, config, launch.can_write, &dirs, task.as_ref())?;
-    let mut gaps: Vec<_> = plan.gaps.iter().map(ToString::to_string).collect();
+    let mut roots = roots(ground, config, &dirs, task.as_ref());
+    let (protection, unprotected) =
+        workspace::protect(ground, config, launch.can_write, &dirs, &mut roots)?;
+    let plan = plan(ground, config, launch.can_write, roots)?;
+    let mut gaps: Vec<_> = plan.gaps.iter().map(ToString::to_string).chain(unprotected).collect();
     let cgroup = match (&plan.cgroup, &ground.cgroups) {
         (Some(limits), Ok(cgroups)) => {
             let made = cgroups.prepare(launch.agent.as_str(), launch.incarnation.0, limits);
@@ -169,7 +182,7 @@ pub(super) fn prepare(
         cgroup,
         park: launch.stage == Stage::Launch { parked: true },
     };
-    Ok((Prepared::Launch(Box::new(spec)), gaps))
+    Ok(Ready { prepared: Prepared::Launch(Box::new(spec)), gaps, protection })
 }
 
 struct TaskPlace {
@@ -374,14 +387,13 @@ fn environment(
     .map_err(|error| refused("environment", &error))
 }
 
-fn plan(
+fn roots(
     ground: &Ground,
     config: &AgentLaunch,
-    can_write: bool,
     dirs: &AgentDirs,
     task: Option<&TaskPlace>,
-) -> Result<policy::ProcessPlan, SetupFailure> {
-    let roots = Roots {
+) -> Roots {
+    Roots {
         home: Some(dirs.home()),
         tmpdir: Some(dirs.tmp()),
         workspace: Some(ground.mission.workspace.clone()),
@@ -398,7 +410,15 @@ fn plan(
             .collect(),
         extra_write: config.write.clone(),
         ..Roots::default()
-    };
+    }
+}
+
+fn plan(
+    ground: &Ground,
+    config: &AgentLaunch,
+    can_write: bool,
+    roots: Roots,
+) -> Result<policy::ProcessPlan, SetupFailure> {
     let request = PlanRequest {
         level: config.level,
         workspace_write: can_write,

@@ -25,6 +25,7 @@ use super::notify::ServiceManager;
 use super::screen::Screen;
 use super::stop::SNAPSHOT_VERSION;
 use super::summary::{self, Started};
+use super::workspace::Guards;
 use super::{Daemon, Readiness, RunError, Sources};
 use crate::bus::{Hub, ListenError, Options as HubOptions};
 use crate::config::dirs::{Dirs, DirsError, Places};
@@ -37,6 +38,7 @@ use crate::launch::{LaunchError, Launcher, become_supervisor};
 use crate::store::blobs::{BlobError, Blobs};
 use crate::store::{self, Notice, OpenError, Opened, ReadError, Store};
 use crate::supervise::Supervisor;
+use crate::workspace::RegistryError;
 
 /// Bytes that the blobs of a mission may take.
 const BLOB_QUOTA: u64 = 16 << 30;
@@ -88,6 +90,9 @@ pub(super) enum StartError {
     /// The blobs can't be used.
     #[error("cannot open the mission's blobs")]
     Blobs(#[from] BlobError),
+    /// What former daemons left in workspaces can't be looked after.
+    #[error("cannot keep records of protected places")]
+    Placeholders(#[from] RegistryError),
     /// Nobody can connect.
     #[error("cannot listen for operators")]
     Listen(#[from] ListenError),
@@ -131,6 +136,7 @@ impl StartError {
             | StartError::Read(_)
             | StartError::Snapshot(_)
             | StartError::Blobs(_)
+            | StartError::Placeholders(_)
             | StartError::Listen(_)
             | StartError::Run(_) => 1,
         }
@@ -181,6 +187,11 @@ pub(super) fn start(
             was_over: true,
         });
     }
+    let state_base = dirs.state().parent().unwrap_or(dirs.state());
+    let (guards, cleaned) = Guards::open(state_base)?;
+    for path in &cleaned.removed {
+        screen.note(&format!("{} was left by a daemon that died: removed", path.display()));
+    }
     let exe = std::env::current_exe().map_err(process("find this program"))?;
     let ground = Arc::new(Ground {
         blobs: Blobs::open(&dirs.state().join("blobs"), BLOB_QUOTA)?,
@@ -188,6 +199,7 @@ pub(super) fn start(
         missionctl_dir: missionctl_dir(&exe, &mission.workspace, dirs.state())
             .map_err(process("give agents missionctl"))?,
         cgroups,
+        guards: Arc::new(guards),
         environment: Ground::environment(std::env::vars_os()),
         mission,
         dirs,

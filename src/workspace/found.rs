@@ -1,17 +1,15 @@
-//! What must not be changed from inside of a sandbox, and the nodes that see to it.
+//! What must not be changed from inside of a sandbox.
 //!
-//! Binding a place read-only is not enough: its parent could be renamed and made anew. So everything
-//! between the root of the tree and the place is pinned (a mount point can't be renamed). The price:
-//! `rename` and `link` across a pin give EXDEV, as between file systems, and a pinned directory can't
-//! be moved or removed inside.
+//! Binding a place read-only is not enough: its parent could be renamed and made anew. So the plan
+//! also pins everything between the root of the tree and the place (a mount point can't be renamed).
+//! The price: `rename` and `link` across a pin give EXDEV, as between file systems, and a pinned
+//! directory can't be moved or removed inside.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::policy::sandbox::Node;
-
-/// Most nodes of one sandbox: a mount costs the kernel some 10 us at the start and again at the end.
-const NODES: usize = 20_000;
+/// Most mounts for one sandbox's protection: each costs the kernel some 10 us at the start and again at the end.
+const MOUNTS: usize = 20_000;
 
 /// What a missing place is to be while a sandbox needs it to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,11 +47,11 @@ pub struct Found {
 /// There is more to protect than a sandbox can have mounts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{nodes} places would have to be protected, more than {NODES}: there are {repositories} \
+    "{mounts} places would have to be protected, more than {MOUNTS}: there are {repositories} \
      repositories in the writable directories"
 )]
 pub struct TooMany {
-    nodes: usize,
+    mounts: usize,
     repositories: usize,
 }
 
@@ -85,31 +83,22 @@ impl Found {
         self.places.keys().map(PathBuf::as_path)
     }
 
-    /// The nodes that protect every place, in the order in which they are made; the missing ones have
-    /// to exist by then.
+    /// All protected places, as a plan wants them.
     ///
     /// # Errors
     /// [`TooMany`].
-    pub fn nodes(&self) -> Result<Vec<Node>, TooMany> {
-        let mut nodes: BTreeMap<PathBuf, bool> = BTreeMap::new();
-        for path in self.places.keys() {
-            // The nearest root: what is above it is no part of its mount.
+    pub fn protected(&self) -> Result<Vec<PathBuf>, TooMany> {
+        let mut mounts: BTreeSet<&Path> = BTreeSet::new();
+        for path in self.places() {
             let roots = self.roots.iter().filter(|root| path.starts_with(root));
             let Some(root) = roots.max_by_key(|root| root.as_os_str().len()) else { continue };
-            for above in path.ancestors().skip(1).take_while(|above| above != root) {
-                nodes.entry(above.to_owned()).or_insert(false);
-            }
-            nodes.insert(path.clone(), true);
+            mounts.extend(path.ancestors().take_while(|above| above != root));
         }
-        if nodes.len() > NODES {
-            return Err(TooMany { nodes: nodes.len(), repositories: self.repositories.len() });
+        if mounts.len() > MOUNTS {
+            let (mounts, repositories) = (mounts.len(), self.repositories.len());
+            return Err(TooMany { mounts, repositories });
         }
-        // In the order of paths a directory comes before what is in it.
-        let node = |(target, protect)| match protect {
-            true => Node::Protect { target },
-            false => Node::Pin { target },
-        };
-        Ok(nodes.into_iter().map(node).collect())
+        Ok(self.places().map(Path::to_owned).collect())
     }
 }
 
@@ -128,30 +117,6 @@ mod tests {
     }
 
     #[test]
-    fn every_directory_up_to_the_root_is_pinned_before_what_is_in_it() {
-        let nodes = found(&["/w"], &["/w/a/.git/config", "/w/a/.git/hooks", "/w/m"]).nodes();
-        let pin = |path: &str| Node::Pin { target: path.into() };
-        let protect = |path: &str| Node::Protect { target: path.into() };
-        assert_eq!(
-            nodes.unwrap(),
-            [
-                pin("/w/a"),
-                pin("/w/a/.git"),
-                protect("/w/a/.git/config"),
-                protect("/w/a/.git/hooks"),
-                protect("/w/m"),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_root_inside_of_another_is_pinned_by_its_own_bind() {
-        let nodes = found(&["/w", "/w/out"], &["/w/out/x/y"]).nodes().unwrap();
-        let targets: Vec<_> = nodes.iter().map(Node::target).collect();
-        assert_eq!(targets, [Path::new("/w/out/x"), Path::new("/w/out/x/y")]);
-    }
-
-    #[test]
     fn what_lies_in_something_protected_needs_nothing_more() {
         let found = found(&["/w"], &["/w/h", "/w/h/a/b", "/w/h-2", "/w/h.c"]);
         let places: Vec<_> = found.places().collect();
@@ -160,9 +125,13 @@ mod tests {
 
     #[test]
     fn more_than_a_sandbox_can_have_is_refused() {
-        let places: Vec<String> = (0..=NODES).map(|n| format!("/w/{n}")).collect();
-        let places: Vec<&str> = places.iter().map(String::as_str).collect();
-        let error = found(&["/w"], &places).nodes().unwrap_err();
+        let in_one = |count: usize| {
+            let places: Vec<String> = (0..count).map(|n| format!("/w/a/b/{n}")).collect();
+            let places: Vec<&str> = places.iter().map(String::as_str).collect();
+            found(&["/w"], &places).protected()
+        };
+        assert_eq!(in_one(MOUNTS - 2).unwrap().len(), MOUNTS - 2, "the two above count as well");
+        let error = in_one(MOUNTS - 1).unwrap_err();
         assert!(error.to_string().contains("20001 places"), "{error}");
     }
 }

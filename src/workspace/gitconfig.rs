@@ -31,6 +31,14 @@ pub(super) enum Effect<'a> {
 }
 
 impl Entry {
+    /// Its name, for people.
+    pub(super) fn name(&self) -> String {
+        let parts =
+            [&self.section, &self.subsection, &self.key].map(|part| String::from_utf8_lossy(part));
+        let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).filter(|p| !p.is_empty()).collect();
+        parts.join(".")
+    }
+
     /// What of it could run something, or names where it is about.
     pub(super) fn effect(&self) -> Option<Effect<'_>> {
         let value = self.value.as_slice();

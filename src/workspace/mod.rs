@@ -15,6 +15,7 @@ mod discover;
 mod found;
 mod gitconfig;
 mod journal;
+mod later;
 mod placeholder;
 mod registry;
 mod repository;
@@ -23,7 +24,9 @@ mod walk;
 
 pub use discover::Wanted;
 pub use found::{Filler, Found, State, TooMany};
+pub use later::{Later, inspect};
 pub use registry::{Cleaned, Registry, RegistryError, User};
+pub use repository::git_dir_outside;
 pub use scanner::{Scanner, SearchError};
 
 #[cfg(test)]

@@ -202,6 +202,16 @@ impl Search<'_> {
     }
 }
 
+/// The git directory outside that a work tree belongs to, for an agent that only reads it; none if there
+/// is none, or nothing there says so. `keep_out`: places that no agent gets.
+#[must_use]
+pub fn git_dir_outside(worktree: &Path, keep_out: &[PathBuf]) -> Option<PathBuf> {
+    let tree = Tree::open(worktree).ok()?;
+    let git_dir = pointed(&tree, Path::new(".git"), worktree, "gitdir:")?;
+    let (common, _) = outside(worktree, &git_dir, keep_out)?;
+    (!common.starts_with(worktree)).then_some(common)
+}
+
 /// The directory to be given (and where its part for this work tree really is) with a work tree whose `.git` file leads to `git_dir`, if what is there
 /// says that it belongs together: git's own back reference, in a place that no agent can write.
 pub(super) fn outside(

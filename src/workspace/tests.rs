@@ -69,6 +69,10 @@ impl Place {
     }
 }
 
+fn strings(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
+    paths.into_iter().map(|path| path.display().to_string()).collect()
+}
+
 fn set(places: &[&str]) -> BTreeSet<String> {
     places.iter().map(|place| (*place).to_owned()).collect()
 }
@@ -144,10 +148,6 @@ fn a_worktree_gets_its_real_git_directory_and_nothing_of_the_other_ones() {
             "main/.git/worktrees/other",
         ])
     );
-    let nodes = found.nodes().unwrap();
-    let targets: Vec<_> = nodes.iter().map(|node| node.target().to_owned()).collect();
-    assert!(targets.contains(&place.at("main/.git/worktrees")), "pinned: {targets:?}");
-    assert!(!targets.contains(&place.at("main/.git")), "its own bind: {targets:?}");
 }
 
 #[test]
@@ -277,4 +277,67 @@ fn a_link_in_the_place_of_something_protected_is_told_and_not_followed() {
     assert!(told("w/x/repo/.git is neither"), "{:?}", found.gaps);
     assert!(told("w/.git/config has 2 names"), "{:?}", found.gaps);
     assert!(!place.places(&found).iter().any(|path| path.contains("hooks")));
+}
+
+#[test]
+fn a_repository_made_later_is_told_and_moved_aside_if_it_could_run_something() {
+    let place = Place::new();
+    if !(place.repository("w") && place.repository("elsewhere")) {
+        return;
+    }
+    let scanner = Scanner::default();
+    let before = scanner.search(&place.wanted(), true).unwrap().repositories;
+    for name in ["plain", "hooked", "configured", "included"] {
+        assert!(place.repository(&format!("w/{name}")));
+    }
+    assert!(place.git("w", &["worktree", "add", "-q", "tree"]));
+    assert!(place.git("w", &["init", "-q", "--bare", "bare"]));
+    fs::write(place.at("w/hooked/.git/hooks/pre-commit"), "#!/bin/sh\n").unwrap();
+    assert!(place.git("w/configured", &["config", "core.fsmonitor", "./x"]));
+    assert!(place.git("w/included", &["config", "include.path", "../x"]));
+    assert!(place.git("w/bare", &["config", "alias.x", "!./x"]));
+    fs::create_dir(place.at("w/out")).unwrap();
+    fs::write(
+        place.at("w/out/.git"),
+        format!("gitdir: {}\n", place.at("elsewhere/.git").display()),
+    )
+    .unwrap();
+    fs::create_dir(place.at("w/link")).unwrap();
+    symlink(place.at("elsewhere/.git"), place.at("w/link/.git")).unwrap();
+
+    let found = scanner.search(&place.wanted(), true).unwrap();
+    let mut kept = Vec::new();
+    let mut moved = Vec::new();
+    for later in inspect(&place.wanted(), found.repositories.difference(&before)).unwrap() {
+        match &later.danger {
+            Some(why) => {
+                let to = later.quarantine(&place.wanted()).unwrap();
+                assert!(!later.path.exists() || later.path.ends_with("bare"), "{later:?}");
+                moved.push((
+                    strings([to]).remove(0).replace(&strings([place.at("w")])[0], ""),
+                    why.clone(),
+                ));
+            }
+            None => kept.push(later.path),
+        }
+    }
+    assert_eq!(strings(kept), strings(["w/plain/.git", "w/tree/.git"].map(|path| place.at(path))));
+    let moved: Vec<String> = moved.into_iter().map(|(to, why)| format!("{to}: {why}")).collect();
+    let told = |to: &str, why: &str| {
+        let found =
+            moved.iter().any(|text| text.starts_with(&format!("{to}: ")) && text.contains(why));
+        assert!(found, "{to} {why}: {moved:#?}");
+    };
+    told("/hooked/.git.quarantined", "hooks/pre-commit");
+    told("/configured/.git.quarantined", "core.fsmonitor");
+    told("/included/.git.quarantined", "include.path");
+    told("/out/.git.quarantined", "leads out");
+    told("/link/.git.quarantined", "symbolic link");
+    told("/bare", "alias.x");
+    assert!(place.at("w/bare/HEAD.quarantined").exists());
+    assert!(place.at("w/hooked/.git.quarantined/HEAD.quarantined").exists());
+    assert_eq!(moved.len(), 6);
+    let again = scanner.search(&place.wanted(), true).unwrap();
+    let left = inspect(&place.wanted(), again.repositories.difference(&before)).unwrap();
+    assert!(left.iter().all(|later| later.danger.is_none()), "{left:?}");
 }

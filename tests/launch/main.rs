@@ -9,6 +9,7 @@ mod confinement;
 mod deaths;
 mod flood;
 mod logs;
+mod protection;
 mod reports;
 mod stage;
 mod stopping;
