@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use super::message::{Command, MAX_COMMAND, Step, until};
-use super::payload::{Failure, at};
+use super::status::{Failure, at};
 use crate::sys::channel::{self, Wait};
 use crate::sys::clock;
 use crate::sys::process::{self, End, Fork, ParentOf, Which};

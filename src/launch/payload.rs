@@ -17,51 +17,23 @@
 //! is skipped. At level 2 all of this happens inside of a [world](super::world).
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
-use serde::{Deserialize, Serialize};
 
-use super::message::Step;
+use super::message::{Process, Step};
 use super::spec::{LaunchSpec, MAX_SPEC};
+use super::status::{Failure, Mouth, Word, at};
 use crate::policy::RlimitKind;
 use crate::policy::landlock::PathRule;
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, ExecVector, Pid};
+use crate::sys::procfs::{self, Stat};
 use crate::sys::rlimit::{self, Resource};
-use crate::sys::{capabilities, landlock, memfd, procfs, seccomp, signals};
-
-/// On the status pipe: parked.
-pub(super) const PARKED: u8 = b'P';
-/// On the status pipe: the exec is next; end of file after this means that it happened.
-pub(super) const EXECUTING: u8 = b'E';
-/// On the status pipe: its [`Process`] follows, as 4 and 8 bytes; only at level 2, and first.
-pub(super) const NAMED: u8 = b'N';
-/// Bytes of a [`Process`] on the status pipe.
-pub(super) const NAME: usize = 12;
-/// On the status pipe: a [`Failure`] follows as JSON.
-pub(super) const FAILED: u8 = b'F';
-
-/// Why a payload didn't start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Failure {
-    pub(super) step: Step,
-    pub(super) errno: i32,
-    pub(super) detail: String,
-}
-
-/// Turns an error of `step` into a failure.
-pub(super) fn at(step: Step) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure {
-        step,
-        errno: error.raw_os_error().unwrap_or(0),
-        detail: if error.raw_os_error().is_some() { String::new() } else { error.to_string() },
-    }
-}
+use crate::sys::{capabilities, landlock, memfd, seccomp, signals};
 
 /// What a step says when it fails: the error and on what.
 struct StepError(io::Error, String);
@@ -80,8 +52,11 @@ pub(super) struct Payload<'a> {
     pub(super) stdin: BorrowedFd<'a>,
     pub(super) stdout: BorrowedFd<'a>,
     pub(super) stderr: BorrowedFd<'a>,
-    pub(super) status: OwnedFd,
-    pub(super) go: OwnedFd,
+    pub(super) status: Mouth,
+    /// What [`LaunchSpec::park`] waits on.
+    pub(super) go: Option<OwnedFd>,
+    /// Whether it leaves the session, and so the terminal, of its parent.
+    pub(super) own_session: bool,
     /// The host's `/proc`, in which a payload in a pid namespace finds what the shim calls it.
     pub(super) host_proc: Option<OwnedFd>,
 }
@@ -103,17 +78,13 @@ impl Payload<'_> {
     /// Runs the steps and the program; never returns.
     pub(super) fn run(mut self) -> ! {
         let failure = self.attempt();
-        self.give_up(&failure)
+        self.give_up(failure)
     }
 
     /// Reports a failure and ends the process.
-    pub(super) fn give_up(self, failure: &Failure) -> ! {
-        let mut status = File::from(self.status);
-        let mut message = vec![FAILED];
+    pub(super) fn give_up(mut self, failure: Failure) -> ! {
         // A failure to write means that the shim is gone; then this process is about to be killed.
-        if serde_json::to_writer(&mut message, failure).is_ok() {
-            let _ = status.write_all(&message);
-        }
+        let _ = self.status.say(&Word::Failed(failure));
         process::exit_now(127)
     }
 
@@ -134,26 +105,16 @@ impl Payload<'_> {
 
     /// Tells the shim who this process is outside of its pid namespace: its own id in there is of no
     /// use, and by the time the shim looks, the process may have ended.
-    fn tell_name(&self, host_proc: &OwnedFd) -> io::Result<()> {
-        let stat = procfs::own_stat(host_proc.as_fd())?;
-        let mut message = [NAMED; NAME + 1];
-        let (pid, start) = (stat.pid.to_le_bytes(), stat.start.to_le_bytes());
-        for (to, from) in message.iter_mut().skip(1).zip(pid.iter().chain(&start)) {
-            *to = *from;
-        }
-        nix::unistd::write(&self.status, &message)?;
-        Ok(())
-    }
-
-    fn tell(&self, mark: u8) -> io::Result<()> {
-        nix::unistd::write(&self.status, &[mark])?;
-        Ok(())
+    fn tell_name(&mut self, host_proc: &OwnedFd) -> io::Result<()> {
+        let Stat { pid, start, .. } = procfs::own_stat(host_proc.as_fd())?;
+        self.status.say(&Word::Named(Process { pid, start }))
     }
 
     /// Waits for the word to go on; gives the variables that come with it.
-    fn park(&self) -> Result<Vec<(String, String)>, StepError> {
-        self.tell(PARKED)?;
-        let received = channel::receive(self.go.as_fd(), &mut [0], Wait::Block)?;
+    fn park(&mut self) -> Result<Vec<(String, String)>, StepError> {
+        let Some(go) = &self.go else { return Ok(Vec::new()) };
+        self.status.say(&Word::Parked)?;
+        let received = channel::receive(go.as_fd(), &mut [0], Wait::Block)?;
         if received.length == 0 {
             // The shim is gone without a word.
             return Err(io::Error::from_raw_os_error(libc::ECANCELED).into());
@@ -176,7 +137,7 @@ impl Payload<'_> {
         let envp =
             ExecVector::new(variables.map(|(name, value)| format!("{name}={value}").into_bytes()))?;
         let candidates = candidates(spec)?;
-        self.tell(EXECUTING)?;
+        self.status.say(&Word::Executing)?;
         signals::unblock_all()?;
         let mut worst = io::Error::from_raw_os_error(libc::ENOENT);
         for path in &candidates {
@@ -210,7 +171,9 @@ fn candidates(spec: &LaunchSpec) -> Result<Vec<CString>, StepError> {
 }
 
 fn session(payload: &Payload<'_>) -> Result<(), StepError> {
-    process::new_session()?;
+    if payload.own_session {
+        process::new_session()?;
+    }
     process::die_with_parent()?;
     // If the parent died before that line no signal will come.
     if process::parent_pid() != payload.parent {

@@ -13,7 +13,7 @@
 //!
 //! It ignores every signal that can be blocked: its only masters are the channel and SIGKILL.
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,9 +28,10 @@ use super::hunt::Hunt;
 use super::lock::take_lock;
 use super::log::Log;
 use super::message::{Command, Ended, MAX_COMMAND, Process, Report, Step, send_report, until};
-use super::payload::{EXECUTING, FAILED, Failure, NAME, NAMED, PARKED, Payload, at};
+use super::payload::Payload;
 use super::spec::{LaunchSpec, MAX_SPEC};
-use super::world::{Ids, Init, InitLink};
+use super::status::{self, Ear, Failure, Word, at, on};
+use super::world::{Farewell, Ids, Init, InitLink};
 use crate::policy::sandbox::Network;
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, End, Fork, ParentOf, Which};
@@ -68,7 +69,7 @@ struct Shim<'a> {
     children: ChildEvents,
     stdout: Stream,
     stderr: Stream,
-    status: Option<std::fs::File>,
+    status: Option<Ear>,
     parks: bool,
     go: Option<OwnedFd>,
     payload: Process,
@@ -114,17 +115,13 @@ impl<'a> Shim<'a> {
             .transpose()?;
         let logs =
             || Ok((Log::open(&spec.log, "stdout.log")?, Log::open(&spec.log, "stderr.log")?));
-        let (out_log, err_log) = logs().map_err(|error: io::Error| Failure {
-            detail: spec.log.dir.display().to_string(),
-            ..at(Step::Log)(error)
-        })?;
+        let (out_log, err_log) = logs().map_err(on(Step::Log, spec.log.dir.display()))?;
         let fork = at(Step::Fork);
         let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|error| fork(error.into()));
         let (out_read, out_write) = pipe()?;
         let (err_read, err_write) = pipe()?;
-        let (status_read, status_write) = pipe()?;
+        let (ear, mouth) = status::pipe().map_err(&fork)?;
         let (go_read, go_write) = channel::pair().map_err(&fork)?;
-        channel::set_nonblocking(status_read.as_fd()).map_err(&fork)?;
         let stdout = Stream::new(out_read, out_log, spec.capture_stdout).map_err(&fork)?;
         let stderr = Stream::new(err_read, err_log, None).map_err(&fork)?;
         let null = std::io::stdin();
@@ -134,8 +131,9 @@ impl<'a> Shim<'a> {
             stdin: stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd),
             stdout: out_write.as_fd(),
             stderr: err_write.as_fd(),
-            status: status_write,
-            go: go_read,
+            status: mouth,
+            go: Some(go_read),
+            own_session: true,
             host_proc: None,
         };
         let sandbox = spec.plan.sandbox.as_ref();
@@ -157,7 +155,9 @@ impl<'a> Shim<'a> {
                 drop((go_write, link));
                 match sandbox.zip(init_link) {
                     None => payload.run(),
-                    Some((plan, link)) => Init { plan, ids, link, payload }.run(),
+                    Some((plan, link)) => {
+                        Init { plan, ids, link, farewell: Farewell::Long, payload }.run()
+                    }
                 }
             }
         };
@@ -174,7 +174,7 @@ impl<'a> Shim<'a> {
             children,
             stdout,
             stderr,
-            status: Some(status_read.into()),
+            status: Some(ear),
             parks: spec.park,
             go: Some(go_write),
             payload: *start.as_ref().unwrap_or(&Process { pid, start: 0 }),
@@ -271,34 +271,24 @@ impl<'a> Shim<'a> {
         }
     }
 
-    /// Reads what the payload says while it is set up.
+    /// Hears what the payload says while it is set up.
     fn read_status(&mut self) {
         let Some(status) = &mut self.status else { return };
-        let mut text = Vec::new();
-        // The pipe doesn't block: an error is "no more for now", and 0 bytes the exec or the end.
-        let closed = status.read_to_end(&mut text).is_ok();
-        let mut bytes = text.as_slice();
-        while let Some((&mark, rest)) = bytes.split_first() {
-            bytes = rest;
-            match mark {
-                NAMED => {
-                    let Some((name, rest)) = bytes.split_first_chunk::<NAME>() else { break };
-                    self.payload = named(*name);
-                    bytes = rest;
-                }
-                PARKED => {
+        let (words, closed) = status.listen();
+        for word in words {
+            match word {
+                Word::Named(payload) => self.payload = payload,
+                Word::Parked => {
                     if matches!(self.phase, Phase::SettingUp) {
                         self.phase = Phase::Parked;
                     }
                     self.report(&Report::Parked { payload: self.payload });
                 }
-                EXECUTING => self.executing = true,
-                FAILED => {
-                    self.failure = serde_json::from_slice(bytes).ok();
+                Word::Executing => self.executing = true,
+                Word::Failed(failure) => {
+                    self.failure = Some(failure);
                     self.executing = false;
-                    break;
                 }
-                _ => break,
             }
         }
         if closed {
@@ -556,16 +546,8 @@ impl<'a> Shim<'a> {
 /// Opens a control group for a fork into it.
 fn open_cgroup(group: &Path) -> Result<OwnedFd, Failure> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    nix::fcntl::open(group, flags, nix::sys::stat::Mode::empty()).map_err(|error| Failure {
-        detail: group.display().to_string(),
-        ..at(Step::Cgroup)(error.into())
-    })
-}
-
-/// The payload as it named itself.
-fn named(name: [u8; NAME]) -> Process {
-    let [a, b, c, d, start @ ..] = name;
-    Process { pid: u32::from_le_bytes([a, b, c, d]), start: u64::from_le_bytes(start) }
+    nix::fcntl::open(group, flags, nix::sys::stat::Mode::empty())
+        .map_err(|error| on(Step::Cgroup, group.display())(error.into()))
 }
 
 /// Which sources have something to read.

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 /// Sets every signal to its default action, real-time ones included.
@@ -31,6 +31,18 @@ pub fn reset_dispositions() {
             );
         }
     }
+}
+
+/// Undoes what Rust's start-up does to SIGPIPE, for what this process runs. Other dispositions are the
+/// caller's choice (`nohup`) and stay.
+///
+/// # Errors
+/// sigaction(2).
+pub fn restore_sigpipe() -> io::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action installs no code of ours.
+    unsafe { sigaction(Signal::SIGPIPE, &default) }?;
+    Ok(())
 }
 
 /// Blocks every signal that can be blocked, for this thread and what it forks.
@@ -77,5 +89,55 @@ impl ChildEvents {
 impl AsFd for ChildEvents {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// A signal that arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its number.
+    pub signal: i32,
+    /// A process sent it; otherwise the kernel did, for the terminal for instance.
+    pub from_process: bool,
+}
+
+/// All signals that arrive, one after the other (signalfd(2)), except those by which a terminal stops
+/// and continues a job: they do what they always do.
+#[derive(Debug)]
+pub struct Arrivals(SignalFd);
+
+impl Arrivals {
+    /// Blocks the signals for this thread and opens the queue. SIGCHLD is among them even if it was
+    /// ignored.
+    ///
+    /// # Errors
+    /// sigprocmask(2), sigaction(2), signalfd(2).
+    pub fn new() -> io::Result<Self> {
+        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+        // SAFETY: the default action installs no code of ours.
+        unsafe { sigaction(Signal::SIGCHLD, &default) }?;
+        let mut set = SigSet::all();
+        for stop in [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGCONT] {
+            set.remove(stop);
+        }
+        set.thread_set_mask()?;
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC)?))
+    }
+
+    /// Waits for the next one.
+    ///
+    /// # Errors
+    /// read(2).
+    pub fn next(&self) -> io::Result<Arrival> {
+        loop {
+            match self.0.read_signal() {
+                Ok(Some(info)) => {
+                    let signal = info.ssi_signo.cast_signed();
+                    return Ok(Arrival { signal, from_process: info.ssi_code <= libc::SI_USER });
+                }
+                Ok(None) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }

@@ -7,10 +7,12 @@ mod rig;
 
 mod confinement;
 mod deaths;
+mod faults;
 mod flood;
 mod logs;
 mod protection;
 mod reports;
 mod stage;
 mod stopping;
+mod tree;
 mod world;

@@ -28,13 +28,34 @@ pub(crate) struct Rig {
 impl Rig {
     /// For a process of its own (`support::alone`): it becomes the supervisor of all it starts.
     pub(crate) fn new() -> Self {
+        Self::with_launcher(|_| env!("CARGO_BIN_EXE_missiond").into())
+    }
+
+    /// One whose launcher and shims run under strace(1), which makes a system call fail:
+    /// `clone3:error=EPERM:when=1`.
+    pub(crate) fn injecting(fault: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let call = fault.split(':').next().unwrap();
+        Self::with_launcher(|dir| {
+            let script = dir.join("launcher");
+            // As a grandchild of its own (-D): the launcher stays our child, and its shims too.
+            let strace = format!("/usr/bin/strace -D -f -qq -o /dev/null -e trace={call}");
+            let exe = env!("CARGO_BIN_EXE_missiond");
+            let text = format!("#!/bin/sh\nexec {strace} -e inject={fault} {exe} \"$@\"\n");
+            std::fs::write(&script, text).unwrap();
+            std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+            script
+        })
+    }
+
+    fn with_launcher(exe: impl FnOnce(&Path) -> PathBuf) -> Self {
         missiond::launch::become_supervisor().unwrap();
         let root = tempfile::tempdir().unwrap();
         for name in ["home", "tmp", "workspace", "log"] {
             std::fs::create_dir(root.path().join(name)).unwrap();
         }
         Self {
-            launcher: Launcher::spawn(Path::new(env!("CARGO_BIN_EXE_missiond"))).unwrap(),
+            launcher: Launcher::spawn(&exe(root.path())).unwrap(),
             facts: host_facts().unwrap(),
             root,
             incarnation: 0,
@@ -71,7 +92,9 @@ impl Rig {
         self.incarnation += 1;
         let host: Vec<(String, String)> = std::env::vars().collect();
         let home = self.path("home");
-        let tmpdir = self.path("tmp");
+        // At level 2 it is the private one.
+        let tmpdir =
+            if request.level == Level::Namespaces { "/tmp".into() } else { self.path("tmp") };
         LaunchSpec {
             agent: "tester".into(),
             incarnation: self.incarnation,
@@ -181,13 +204,17 @@ pub(crate) fn stop(handle: &mut ShimHandle, grace: Duration) -> Ended {
     ended(handle)
 }
 
-/// Living processes below this one, except the launcher and what is named.
+/// Living processes below this one, except the launcher and its tracer.
 pub(crate) fn survivors(rig: &Rig) -> Vec<procfs::Stat> {
     let launcher = rig.launcher.pid();
     procfs::descendants(process::own_pid(), &|pid| pid == launcher)
         .unwrap()
         .into_iter()
         .filter(|stat| stat.state != b'Z')
+        .filter(|stat| {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", stat.pid));
+            name.is_ok_and(|name| name.trim() != "strace")
+        })
         .collect()
 }
 

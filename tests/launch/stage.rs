@@ -1,11 +1,11 @@
-//! A hand-written world for the tests of level 2: the system, a workspace, a home.
+//! Worlds for the tests of level 2.
 #![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use std::path::{Path, PathBuf};
 
 use missiond::launch::LaunchSpec;
 use missiond::policy::Level;
-use missiond::policy::sandbox::{Access, Network, Node, SandboxPlan, Trust};
+use missiond::policy::sandbox::{Access, Node, Trust};
 
 use crate::rig::Rig;
 use crate::support::skip;
@@ -23,59 +23,26 @@ pub(crate) fn bind(path: impl Into<PathBuf>, access: Access, trust: Trust) -> No
     Node::Bind { source: path.clone(), target: path, access, trust }
 }
 
-pub(crate) fn tmpfs(target: &str, mode: u32) -> Node {
-    Node::Tmpfs { target: target.into(), bytes: 4 << 20, inodes: 1000, mode, writable: true }
+/// The planned tree of the rig's directories.
+pub(crate) fn tree(rig: &mut Rig) -> Vec<Node> {
+    rig.spec(Level::Namespaces, &["true"]).plan.sandbox.unwrap().tree
 }
 
-/// The system read-only, a few devices, `/proc`, `/tmp`, and the rig's directories.
-pub(crate) fn tree(rig: &Rig) -> Vec<Node> {
-    let mut tree = vec![bind("/usr", Access::Read, Trust::System)];
-    for name in ["bin", "sbin", "lib", "lib32", "lib64", "libx32"] {
-        let path = Path::new("/").join(name);
-        match std::fs::read_link(&path) {
-            Ok(to) => tree.push(Node::Symlink { target: path, to }),
-            Err(_) if path.is_dir() => tree.push(bind(path, Access::Read, Trust::System)),
-            Err(_) => {}
-        }
-    }
-    tree.push(bind("/etc", Access::Read, Trust::System));
-    tree.push(Node::Proc { target: "/proc".into() });
-    for name in ["null", "zero", "full", "random", "urandom"] {
-        tree.push(bind(format!("/dev/{name}"), Access::Device, Trust::System));
-    }
-    tree.push(Node::Devpts { target: "/dev/pts".into() });
-    let link = |target: &str, to: &str| Node::Symlink { target: target.into(), to: to.into() };
-    tree.push(link("/dev/ptmx", "pts/ptmx"));
-    tree.push(link("/dev/fd", "/proc/self/fd"));
-    tree.push(tmpfs("/dev/shm", 0o1777));
-    tree.push(tmpfs("/tmp", 0o1777));
-    for name in ["home", "tmp", "workspace"] {
-        tree.push(bind(rig.path(name), Access::Write, Trust::None));
-    }
-    tree
-}
-
-pub(crate) fn sandbox(tree: Vec<Node>) -> SandboxPlan {
-    SandboxPlan {
-        network: Network::None,
-        hostname: "agent".into(),
-        user_namespaces: 0,
-        inotify_instances: 16,
-        tree,
-    }
-}
-
-/// A start at level 2 in the hand-written world.
+/// A start at level 2 as it is planned.
 pub(crate) fn spec(rig: &mut Rig, argv: &[&str]) -> LaunchSpec {
-    let tree = tree(rig);
-    spec_in(rig, tree, argv)
+    rig.spec(Level::Namespaces, argv)
 }
 
-/// A start at level 2 in a given tree.
-pub(crate) fn spec_in(rig: &mut Rig, tree: Vec<Node>, argv: &[&str]) -> LaunchSpec {
-    let mut spec = rig.spec(Level::Process, argv);
-    spec.plan.level = Level::Namespaces;
-    spec.plan.sandbox = Some(sandbox(tree));
+/// A shell command at level 2, with more nodes at the end of the tree. Without Landlock: only mounts
+/// are tested.
+pub(crate) fn shell_with(
+    rig: &mut Rig,
+    nodes: impl IntoIterator<Item = Node>,
+    script: &str,
+) -> LaunchSpec {
+    let mut spec = spec(rig, &["sh", "-c", script]);
+    spec.plan.landlock = None;
+    spec.plan.sandbox.as_mut().unwrap().tree.extend(nodes);
     spec
 }
 
@@ -83,4 +50,47 @@ pub(crate) fn spec_in(rig: &mut Rig, tree: Vec<Node>, argv: &[&str]) -> LaunchSp
 pub(crate) fn output(rig: &mut Rig, script: &str) -> String {
     let spec = spec(rig, &["sh", "-c", script]);
     crate::rig::text(&rig.run(&spec))
+}
+
+/// A pipe in the workspace by which an agent says that it is where a test wants it: `echo > bell`.
+pub(crate) struct Bell(std::fs::File);
+
+impl Bell {
+    pub(crate) fn new(rig: &Rig) -> Self {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = rig.path("workspace").join("bell");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let mut options = std::fs::File::options();
+        // Open for writing as well: it never comes to an end.
+        Self(options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap())
+    }
+
+    /// Waits until it rings; panics at the deadline.
+    pub(crate) fn rung(&mut self) {
+        use std::io::Read;
+        crate::rig::readable(&self.0, "the bell");
+        let mut word = [0; 64];
+        assert!(self.0.read(&mut word).unwrap() > 0);
+    }
+}
+
+/// Set in a part of a test that runs on a host of its own.
+pub(crate) const PART: &str = "MISSIOND_TEST_PART";
+
+/// Runs `part` of a test as root of user and mount namespaces of its own, after a shell command: this
+/// test program is started again for this one test, which then comes here once more.
+pub(crate) fn as_root_of_a_host(test: &str, prepare: &str, part: impl FnOnce()) {
+    if std::env::var_os(PART).is_some() {
+        return part();
+    }
+    let output = std::process::Command::new("unshare")
+        .args(["-Urm", "sh", "-c", &format!("{prepare} && exec \"$0\" \"$@\"")])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(PART, "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }

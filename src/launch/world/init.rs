@@ -21,7 +21,8 @@ use nix::sys::stat::Mode;
 
 use super::{Ids, make};
 use crate::launch::message::Step;
-use crate::launch::payload::{Failure, Payload, at};
+use crate::launch::payload::Payload;
+use crate::launch::status::{Failure, at, on};
 use crate::policy::sandbox::SandboxPlan;
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, End, Fork, ParentOf, Pid, Which};
@@ -31,23 +32,33 @@ pub(in crate::launch) struct Init<'a> {
     pub(in crate::launch) plan: &'a SandboxPlan,
     pub(in crate::launch) ids: Ids,
     pub(in crate::launch) link: OwnedFd,
+    pub(in crate::launch) farewell: Farewell,
     pub(in crate::launch) payload: Payload<'a>,
+}
+
+/// How an init takes its leave when the payload has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::launch) enum Farewell {
+    /// Waits to be dismissed, then kills and counts what is left.
+    Long,
+    /// Ends at once, for a parent that waits for nothing else.
+    Brief,
 }
 
 /// From an init to its shim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::launch) enum Farewell {
+pub(in crate::launch) enum LastWord {
     /// The payload has ended, and stays unreaped until the shim says that it knows.
     PayloadEnded(End),
     /// All the others were killed: so many.
     Killed(u32),
 }
 
-/// Bytes of a [`Farewell`].
-pub(in crate::launch) const FAREWELL: usize = 5;
+/// Bytes of a [`LastWord`].
+pub(in crate::launch) const LAST_WORD: usize = 5;
 
-impl Farewell {
-    fn encode(self) -> [u8; FAREWELL] {
+impl LastWord {
+    fn encode(self) -> [u8; LAST_WORD] {
         let (tag, number) = match self {
             Self::PayloadEnded(End::Exited(code)) => (b'E', code),
             Self::PayloadEnded(End::Signaled(signal)) => (b'S', signal),
@@ -78,21 +89,21 @@ impl Init<'_> {
                 self.payload.host_proc = Some(host_proc);
                 self.payload.parent = process::own_pid();
             }
-            Err(failure) => self.payload.give_up(&failure),
+            Err(failure) => self.payload.give_up(failure),
         }
         match process::fork(ParentOf::Caller) {
             Ok(Fork::Parent(payload)) => {
-                let Self { link, payload: copies, .. } = self;
+                let Self { link, farewell, payload: copies, .. } = self;
                 // The status pipe above all: its end of file is the shim's word that exec happened.
                 drop(copies);
-                watch(payload, link.as_fd())
+                watch(payload, link.as_fd(), farewell)
             }
             Ok(Fork::Child) => {
                 let Self { link, payload, .. } = self;
                 drop(link);
                 payload.run()
             }
-            Err(error) => self.payload.give_up(&at(Step::Fork)(error)),
+            Err(error) => self.payload.give_up(at(Step::Fork)(error)),
         }
     }
 
@@ -107,13 +118,13 @@ impl Init<'_> {
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let host_proc = open("/proc", flags, Mode::empty())
-            .map_err(|error| Failure { detail: "/proc".into(), ..at(Step::Init)(error.into()) })?;
+            .map_err(|error| on(Step::Init, "/proc")(error.into()))?;
         make(self.plan, self.ids)?;
         Ok(host_proc)
     }
 }
 
-fn watch(payload: Pid, link: BorrowedFd<'_>) -> ! {
+fn watch(payload: Pid, link: BorrowedFd<'_>, farewell: Farewell) -> ! {
     // Nothing below returns, so no owner of a closed descriptor will ever use it.
     if process::close_all_but(link).is_err() || process::set_name(c"missiond-init").is_err() {
         process::exit_now(1);
@@ -125,9 +136,10 @@ fn watch(payload: Pid, link: BorrowedFd<'_>) -> ! {
             Err(_) => process::exit_now(1),
         }
     };
-    let tell = |farewell: Farewell| channel::send(link, &farewell.encode(), &[], Wait::Block);
+    let tell = |word: LastWord| channel::send(link, &word.encode(), &[], Wait::Block);
     // Should the shim be gone, this process is about to be killed.
-    if tell(Farewell::PayloadEnded(end)).is_err()
+    if tell(LastWord::PayloadEnded(end)).is_err()
+        || farewell == Farewell::Brief
         || channel::receive(link, &mut [0], Wait::Block).is_err()
         || process::reap_blocking(Which::One(payload)).is_err()
     {
@@ -138,7 +150,7 @@ fn watch(payload: Pid, link: BorrowedFd<'_>) -> ! {
     while let Ok((_, end)) = process::reap_blocking(Which::Any) {
         killed = killed.saturating_add(u32::from(end == End::Signaled(libc::SIGKILL)));
     }
-    let _ = tell(Farewell::Killed(killed));
+    let _ = tell(LastWord::Killed(killed));
     process::exit_now(0)
 }
 
@@ -147,15 +159,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_farewell_is_read_as_it_was_said() {
-        for farewell in [
-            Farewell::PayloadEnded(End::Exited(255)),
-            Farewell::PayloadEnded(End::Signaled(9)),
-            Farewell::Killed(u32::MAX),
+    fn a_last_word_is_read_as_it_was_said() {
+        for word in [
+            LastWord::PayloadEnded(End::Exited(255)),
+            LastWord::PayloadEnded(End::Signaled(9)),
+            LastWord::Killed(u32::MAX),
         ] {
-            assert_eq!(Farewell::decode(&farewell.encode()), Some(farewell));
+            assert_eq!(LastWord::decode(&word.encode()), Some(word));
         }
-        assert_eq!(Farewell::decode(b"E"), None);
-        assert_eq!(Farewell::decode(b"?1234"), None);
+        assert_eq!(LastWord::decode(b"E"), None);
+        assert_eq!(LastWord::decode(b"?1234"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::init::{FAREWELL, Farewell};
+use super::init::{LAST_WORD, LastWord};
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, End, Pid};
 
@@ -33,13 +33,13 @@ impl InitLink {
     /// Reads what it says. Returns how the payload ended, when it says that.
     pub(in crate::launch) fn read(&mut self) -> Option<End> {
         let mut how = None;
-        let mut buffer = [0; FAREWELL];
+        let mut buffer = [0; LAST_WORD];
         while let Some(socket) = &self.socket {
             match channel::receive(socket.as_fd(), &mut buffer, Wait::Never) {
                 Ok(received) if received.length > 0 => {
-                    match Farewell::decode(buffer.get(..received.length).unwrap_or_default()) {
-                        Some(Farewell::PayloadEnded(end)) => how = Some(end),
-                        Some(Farewell::Killed(count)) => self.killed = count,
+                    match LastWord::decode(buffer.get(..received.length).unwrap_or_default()) {
+                        Some(LastWord::PayloadEnded(end)) => how = Some(end),
+                        Some(LastWord::Killed(count)) => self.killed = count,
                         None => {}
                     }
                 }

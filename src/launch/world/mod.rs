@@ -30,18 +30,17 @@ mod link;
 mod probe;
 mod tree;
 
-pub(super) use init::Init;
+pub(super) use init::{Farewell, Init};
 pub(super) use link::InitLink;
 pub(super) use probe::{ARGUMENT as PROBE, answer as answer_probe};
 pub use probe::{Level2, probe_level_2};
 
-use std::io;
 use std::path::Path;
 
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use super::message::Step;
-use super::payload::{Failure, at};
+use super::status::{Failure, at, on};
 use crate::policy::sandbox::{Network, SandboxPlan};
 use crate::sys::{capabilities, namespace, process};
 use tree::Tree;
@@ -104,9 +103,4 @@ fn limit_namespaces(plan: &SandboxPlan) -> Result<(), Failure> {
             .map_err(on(Step::NamespaceLimits, path))?;
     }
     Ok(())
-}
-
-/// Turns an error of `step` about `what` into a failure.
-fn on(step: Step, what: impl ToString) -> impl FnOnce(io::Error) -> Failure {
-    move |error| Failure { detail: what.to_string(), ..at(step)(error) }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Ids, make};
 use crate::launch::message::{Step, until};
-use crate::launch::payload::{Failure, at};
+use crate::launch::status::{Failure, at};
 use crate::policy::sandbox::{Access, Network, Node, SandboxPlan, Trust};
 use crate::sys::channel::{self, Wait};
 use crate::sys::process::{self, Fork, Which};

@@ -18,9 +18,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat, umask};
 use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
-use super::on;
 use crate::launch::message::Step;
-use crate::launch::payload::Failure;
+use crate::launch::status::{Failure, on};
 use crate::policy::sandbox::{Access, Node, Trust};
 use crate::sys::mount::{self, Attributes};
 
@@ -43,7 +42,7 @@ pub(super) struct Tree<'a> {
     closing: Vec<OwnedFd>,
 }
 
-/// What lies over hidden places.
+/// What lies over hidden places: an empty directory, and a file that nobody may open.
 struct Blanks {
     directory: OwnedFd,
     file: OwnedFd,
@@ -65,6 +64,9 @@ impl<'a> Tree<'a> {
 
     /// Makes it the root of the namespace, and read-only what the agent isn't to write.
     pub(super) fn enter(self) -> Result<(), Failure> {
+        if self.blanks.is_some() {
+            Blanks::unname(self.root.as_fd()).map_err(on(Step::Pivot, ""))?;
+        }
         mount::enter_root(self.root.as_fd()).map_err(on(Step::Pivot, ""))?;
         for mount in [&self.root].into_iter().chain(&self.closing) {
             mount::confine_mount(mount.as_fd(), Attributes::MOUNT_ATTR_RDONLY)
@@ -238,17 +240,25 @@ fn new_root() -> io::Result<OwnedFd> {
 }
 
 impl Blanks {
-    /// An empty directory, and a file that nobody may open, without a name in the tree.
+    const DIRECTORY: &str = ".hidden-directory";
+    const FILE: &str = ".hidden-file";
+
+    /// Makes them in the root. Nothing can be mounted from a place without a name, so they have one
+    /// until the tree is finished.
     fn new(root: BorrowedFd<'_>) -> io::Result<Self> {
-        let name = Path::new(".blank");
-        let read_path = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-        mkdirat(root, name, Mode::from_bits_truncate(0o555))?;
-        let directory = mount::clone_tree(openat(root, name, read_path, Mode::empty())?.as_fd())?;
-        unlinkat(root, name, UnlinkatFlags::RemoveDir)?;
-        make_file(root, name, Mode::empty())?;
-        let file = mount::clone_tree(openat(root, name, read_path, Mode::empty())?.as_fd())?;
-        unlinkat(root, name, UnlinkatFlags::NoRemoveDir)?;
-        Ok(Self { directory, file })
+        let open = |name| {
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+            openat(root, name, flags, Mode::empty())
+        };
+        mkdirat(root, Self::DIRECTORY, Mode::from_bits_truncate(0o555))?;
+        make_file(root, Path::new(Self::FILE), Mode::empty())?;
+        Ok(Self { directory: open(Self::DIRECTORY)?, file: open(Self::FILE)? })
+    }
+
+    /// Takes their names away; what is mounted stays.
+    fn unname(root: BorrowedFd<'_>) -> io::Result<()> {
+        unlinkat(root, Self::DIRECTORY, UnlinkatFlags::RemoveDir)?;
+        Ok(unlinkat(root, Self::FILE, UnlinkatFlags::NoRemoveDir)?)
     }
 }
 
