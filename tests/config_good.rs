@@ -70,7 +70,7 @@ fn what_is_not_said_has_its_default() {
     assert_eq!(mission.file, scene.path("mission.toml"));
     assert_eq!(mission.workspace, scene.path("tree"));
     assert_eq!(mission.durability, Durability::Disk);
-    assert_eq!(mission.store_bytes, 4 << 30);
+    assert_eq!((mission.store_bytes, mission.blob_bytes), (4 << 30, 16 << 30));
     assert_eq!(mission.spec.until, Until::Settled);
     assert_eq!(mission.spec.roles.len(), 4);
     assert_eq!(mission.spec.limits, Default::default());
@@ -106,6 +106,8 @@ max_agents = 8
 handoff_request = "90s"
 max_content = "64KiB"
 store_bytes = "1GiB"
+blob_bytes = "2GiB"
+key_bytes = "1MiB"
 
 [agents.zoe]
 role = "tester"
@@ -149,6 +151,7 @@ after = ["first"]
 "#,
     );
     assert_eq!((mission.durability, mission.store_bytes), (Durability::Process, 1 << 30));
+    assert_eq!((mission.blob_bytes, mission.spec.limits.key_bytes), (2 << 30, 1 << 20));
     assert_eq!(mission.spec.until, Until::Stopped);
     assert_eq!(
         mission.spec.roles["tester"],

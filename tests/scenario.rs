@@ -448,7 +448,7 @@ fn request(method: &str, params: &Value) -> Request {
         "agent.role" => Request::AgentRole(of(p)),
         "agent.phase" => Request::AgentPhase(of(p)),
         "mission.status" => Request::MissionStatus,
-        "mission.stop" => Request::MissionStop,
+        "mission.stop" => Request::MissionStop(of(p)),
         "audit.read" => Request::Bus(BusRight::Audit),
         "fetch" => Request::Bus(BusRight::Receive),
         _ => panic!("no method {method}"),

@@ -21,6 +21,8 @@ use crate::policy::{Enforcement, Level};
 
 /// Bytes of log that a mission may have by default.
 const STORE_BYTES: u64 = 4 << 30;
+/// Bytes of checkpoints' files that a mission may have by default.
+const BLOB_BYTES: u64 = 16 << 30;
 
 /// Checks a whole text.
 pub(super) fn mission(
@@ -49,6 +51,7 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
     let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let raw_limits = raw.limits.unwrap_or_default();
     let store_bytes = raw_limits.store_bytes.as_ref().map_or(STORE_BYTES, |at| at.value.0);
+    let blob_bytes = raw_limits.blob_bytes.as_ref().map_or(BLOB_BYTES, |at| at.value.0);
     let limits = limits(raw_limits, findings);
     let roles = roles(raw.roles.unwrap_or_default(), findings);
     let workspace = raw.mission.as_ref().and_then(|mission| {
@@ -96,6 +99,7 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
         workspace: scene.workspace?,
         durability: head.durability.map_or(Durability::default(), |Word(word)| word),
         store_bytes,
+        blob_bytes,
         agents: launches,
         warnings: Vec::new(),
     })
@@ -164,6 +168,9 @@ fn limits(raw: raw::Limits, findings: &mut Findings) -> Limits {
     {
         findings.error(span, "`store_bytes` must be at least 1MiB");
     }
+    if let Some(At { value: Bytes(0), span }) = &raw.blob_bytes {
+        findings.error(span, "`blob_bytes` must be at least 1");
+    }
     take_limits!(
         raw,
         findings,
@@ -180,7 +187,7 @@ fn limits(raw: raw::Limits, findings: &mut Findings) -> Limits {
             requests_per_second,
             connections
         ],
-        [max_content, inbox_bytes, checkpoint_bytes],
+        [max_content, inbox_bytes, checkpoint_bytes, key_bytes],
         [
             message_ttl_ms: message_ttl,
             handoff_request_ms: handoff_request,

@@ -51,6 +51,8 @@ pub struct Mission {
     pub durability: Durability,
     /// Bytes that the log may take on disk.
     pub store_bytes: u64,
+    /// Bytes that the files of checkpoints may take on disk.
+    pub blob_bytes: u64,
     /// How to start each agent of `spec`.
     pub agents: BTreeMap<AgentName, AgentLaunch>,
     /// What is allowed but unwise.

@@ -93,6 +93,8 @@ section! {
         optional keep_finished: At<Millis>,
         /// Idempotency keys kept per agent.
         optional keys_per_agent: At<u32>,
+        /// Size of the idempotency keys and their answers kept per agent.
+        optional key_bytes: At<Bytes>,
         /// How long an idempotency key is kept.
         optional key_ttl: At<Millis>,
         /// Denials logged one by one per agent, method and code in a minute; more are counted.
@@ -103,6 +105,8 @@ section! {
         optional connections: At<u32>,
         /// Size of the log on disk; at this size old events are pruned, or requests refused.
         optional store_bytes: At<Bytes>,
+        /// Size of all files of checkpoints on disk; equal files count once. At this size a checkpoint with files is refused.
+        optional blob_bytes: At<Bytes>,
     }
 }
 

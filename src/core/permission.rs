@@ -54,7 +54,7 @@ fn need(request: &Request) -> Need {
         Request::AgentStart(_) | Request::AgentStop(_) | Request::AgentRestart(_) => {
             Need::OwnOr(&[ManageRoles])
         }
-        Request::AgentRole(_) | Request::MissionStop => Need::Any(&[ManageRoles]),
+        Request::AgentRole(_) | Request::MissionStop(_) => Need::Any(&[ManageRoles]),
         Request::Bus(BusRight::Greet) => Need::Nothing,
         Request::Bus(BusRight::Receive) => Need::Any(&[Read]),
         Request::Bus(BusRight::Audit) => Need::Any(&[Audit]),

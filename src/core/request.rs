@@ -229,6 +229,16 @@ params! {
     }
 }
 
+/// `mission.stop`: ends every agent, then the daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MissionStop {
+    /// Milliseconds between SIGTERM and SIGKILL; each agent's own without. Of several stops the first is
+    /// logged; later ones can only shorten it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_ms: Option<u64>,
+}
+
 fn inbox() -> SubscriptionName {
     super::inbox_name()
 }
@@ -267,7 +277,7 @@ pub enum Request {
     AgentRole(AgentRole),
     AgentPhase(AgentPhase),
     MissionStatus,
-    MissionStop,
+    MissionStop(MissionStop),
     /// Asks only whether the caller may: no events, the reply is [`super::view::Reply::Done`].
     Bus(BusRight),
 }
@@ -317,7 +327,7 @@ impl Request {
             Request::AgentRole(_) => "agent.role",
             Request::AgentPhase(_) => "agent.phase",
             Request::MissionStatus => "mission.status",
-            Request::MissionStop => "mission.stop",
+            Request::MissionStop(_) => "mission.stop",
             Request::Bus(BusRight::Greet) => "hello",
             Request::Bus(BusRight::Receive) => "fetch",
             Request::Bus(BusRight::Audit) => "audit.read",
@@ -358,7 +368,7 @@ impl Request {
             | Request::AgentRestart(_)
             | Request::AgentRole(_)
             | Request::AgentPhase(_)
-            | Request::MissionStop => false,
+            | Request::MissionStop(_) => false,
         }
     }
 
@@ -393,10 +403,8 @@ impl Request {
             Request::AgentStop(p) => serde_json::to_vec(p),
             Request::AgentRole(p) => serde_json::to_vec(p),
             Request::AgentPhase(p) => serde_json::to_vec(p),
-            Request::AgentList
-            | Request::MissionStatus
-            | Request::MissionStop
-            | Request::Bus(_) => Ok(b"{}".to_vec()),
+            Request::MissionStop(p) => serde_json::to_vec(p),
+            Request::AgentList | Request::MissionStatus | Request::Bus(_) => Ok(b"{}".to_vec()),
         }
     }
 }

@@ -290,6 +290,8 @@ pub struct Limits {
     pub keep_finished_ms: u64,
     /// Idempotency keys kept per agent.
     pub keys_per_agent: u32,
+    /// Bytes of idempotency keys and their answers kept per agent; the newest one in any case.
+    pub key_bytes: u64,
     /// Milliseconds an idempotency key is kept.
     pub key_ttl_ms: u64,
     /// Denials logged one by one per agent, method and code in a minute; more are counted.
@@ -324,6 +326,7 @@ impl Default for Limits {
             handoff_complete_ms: 60_000,
             keep_finished_ms: 24 * HOUR_MS,
             keys_per_agent: 10_000,
+            key_bytes: 16 << 20,
             key_ttl_ms: 24 * HOUR_MS,
             denials_per_minute: 10,
             requests_per_second: 20_000,

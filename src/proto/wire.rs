@@ -6,6 +6,7 @@ use super::{FEATURES, VERSION};
 use crate::core::denied::{Code, Denied};
 use crate::core::json::Json;
 use crate::core::request::MessageType;
+pub use crate::core::request::MissionStop;
 use crate::core::spec::Permissions;
 use crate::core::view::{AgentView, MessageView, Party, Receipt};
 use crate::ids::{Epoch, MissionName, Seq, SubscriptionName, TaskId, Timestamp};
@@ -248,15 +249,6 @@ pub struct EventView {
     /// What only people and agents read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<Json>,
-}
-
-/// `mission.stop`: ends every agent, then the daemon.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MissionStop {
-    /// Milliseconds between SIGTERM and SIGKILL; each agent's own without.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grace_ms: Option<u64>,
 }
 
 /// The parameters of methods that have none; also the result of those that have nothing to say.

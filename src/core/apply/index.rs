@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::core::state::{Agent, Due, Handoff, Index, Process, State, Task, TaskState};
+use crate::core::state::{Agent, Due, Handoff, Index, Keys, Process, State, Task, TaskState};
 use crate::ids::{AgentUid, HandoffId, Seq, TaskId, Timestamp};
 
 fn put<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: K, value: V) {
@@ -175,6 +175,7 @@ impl State {
 
     /// Builds the indexes anew: after a snapshot, and when a bound changes that they depend on.
     pub(in crate::core) fn rebuild_index(&mut self) {
+        self.keys.values_mut().for_each(Keys::count);
         let mut index = Index::default();
         for (uid, agent) in &self.agents {
             index.agent(*uid, agent, true);

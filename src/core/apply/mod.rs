@@ -4,6 +4,7 @@
 mod agent;
 mod handoff;
 mod index;
+mod keys;
 mod message;
 mod task;
 
@@ -98,22 +99,8 @@ impl State {
 
             Event::KeyUsed(e) => {
                 let who = e.agent.unwrap_or(AgentUid(0));
-                let (ttl, max) = (self.limits.key_ttl_ms, self.limits.keys_per_agent as usize);
-                let keys = self.keys.entry(who).or_default();
-                while keys.order.len() >= max.max(1)
-                    || keys.order.front().is_some_and(|(at, ..)| at.plus_ms(ttl) <= logged.at)
-                {
-                    let Some((_, method, key)) = keys.order.pop_front() else { break };
-                    if let Some(of_method) = keys.by_key.get_mut(&method) {
-                        of_method.remove(&key);
-                        if of_method.is_empty() {
-                            keys.by_key.remove(&method);
-                        }
-                    }
-                }
-                keys.order.push_back((logged.at, e.method.clone(), e.key.clone()));
                 let record = KeyRecord { digest: e.digest, at: logged.at, reply: e.reply.clone() };
-                keys.by_key.entry(e.method.clone()).or_default().insert(e.key.clone(), record);
+                self.keys.entry(who).or_default().insert(&self.limits, e, record);
             }
             Event::RequestDenied(_)
             | Event::DenialsCounted(_)

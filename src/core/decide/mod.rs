@@ -132,12 +132,12 @@ pub(crate) fn decide(
         Request::AgentRole(p) => agent::role(state, p),
         Request::AgentPhase(p) => agent::phase(state, who, &p),
         Request::MissionStatus => Ok(Decision::nothing(Answer::Mission)),
-        Request::MissionStop => {
+        Request::MissionStop(p) => {
             if state.mission.state != super::view::MissionStateName::Running {
                 return Ok(Decision::nothing(Answer::Done));
             }
             let why = format!("stopped by {}", party(state, who));
-            Ok(Decision::one(MissionStopping { why, grace_ms: None }, Answer::Done))
+            Ok(Decision::one(MissionStopping { why, grace_ms: p.grace_ms }, Answer::Done))
         }
         Request::Bus(_) => Ok(Decision::nothing(Answer::Done)),
     }

@@ -79,6 +79,16 @@ pub struct Keys {
     pub by_key: BTreeMap<String, BTreeMap<Key, KeyRecord>>,
     /// In the order of their use.
     pub order: VecDeque<(Timestamp, String, Key)>,
+    /// Their bytes, with the answers; follows from the rest, and is not in a snapshot.
+    #[serde(skip)]
+    pub bytes: u64,
+}
+
+impl KeyRecord {
+    /// What it is charged for.
+    pub(crate) fn bytes(&self, method: &str, key: &Key) -> u64 {
+        (method.len() + key.as_str().len() + self.reply.view.len()) as u64
+    }
 }
 
 /// What is due, and for whom; the order decides between equal deadlines.
