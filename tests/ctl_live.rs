@@ -299,7 +299,8 @@ fn streams_show_what_comes_and_agents_go_down_and_up() {
     events.line("task_cancelled");
     ok(&bench, "stop --grace 1s");
     events.line("mission_stopp");
-    daemon.ends_with(0);
+    // Not everything was completed.
+    daemon.ends_with(1);
 }
 
 /// Sends ephemeral ticks until one is seen: what went before the subscription is gone, by design.

@@ -148,6 +148,33 @@ impl Input {
     }
 }
 
+/// Inputs that no connection made, for tests of the loop.
+#[cfg(test)]
+pub(crate) mod by_hand {
+    use tokio::net::UnixStream;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::bus::quota::Owner;
+
+    /// A queue of inputs, and its other end.
+    pub(crate) fn queue() -> (mpsc::Sender<Input>, Inputs) {
+        let (send, receive) = mpsc::channel(1_024);
+        (send, Inputs(receive))
+    }
+
+    /// A request of an operator who has left.
+    pub(crate) async fn request(method: Method, call: Call, at: Timestamp) -> Input {
+        let (stream, _gone) = UnixStream::pair().unwrap();
+        let who = Caller::Operator;
+        let conn = Conn::new(ConnId(1), Owner::new(who, None, 1), 1, stream);
+        let permits = Arc::new(Semaphore::new(2));
+        let permit = || async { Arc::clone(&permits).acquire_owned().await.unwrap() };
+        let ticket = Ticket::new(conn, Id::Number(1), [permit().await, permit().await]);
+        Input::request(Inbound { ticket, who, pid: 1, method, call, key: None, at })
+    }
+}
+
 /// Where inputs come from.
 #[derive(Debug)]
 pub struct Inputs(pub(super) mpsc::Receiver<Input>);

@@ -38,6 +38,9 @@ mod subscribe;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use inbound::by_hand;
+
 pub use conn::ConnId;
 pub use hub::{Hub, Options};
 pub use inbound::{Arrival, Inbound, Input, Inputs, Ticket};

@@ -98,8 +98,8 @@ enum Unit {
     },
 }
 
-/// Runs the program. Exit codes: 0 all tasks completed (or all is well), 1 a task or the daemon failed,
-/// 2 usage or configuration, 5 the mission is running already, 75 try again (no room on
+/// Runs the program. Exit codes: 0 all tasks completed (or there were none), 1 a task or the daemon
+/// failed, or the mission was stopped with tasks open (the next start goes on with them), 2 usage or configuration, 5 the mission is running already, 75 try again (no room on
 /// the disk, or a last write whose outcome only the next start can tell).
 #[must_use]
 pub fn main() -> ExitCode {
@@ -178,8 +178,15 @@ fn run(args: &Start) -> ExitCode {
     {
         return fail(&error, 1);
     }
+    let log = match super::trace::level(std::env::var_os(super::trace::VARIABLE)) {
+        Ok(log) => log,
+        Err(why) => {
+            complain(&format!("error: {why}"));
+            return ExitCode::from(2);
+        }
+    };
     let detached = if args.background { Detached::Waited } else { Detached::No };
-    let options = Options { fresh: args.fresh, quiet: args.quiet, detached };
+    let options = Options { fresh: args.fresh, quiet: args.quiet, log, detached };
     let name = mission.spec.name.clone();
     match start(mission, &host.places, options) {
         Ok(started) => {

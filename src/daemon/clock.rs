@@ -7,8 +7,6 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
-
 use crate::ids::Timestamp;
 use crate::sys::clock::since_boot;
 
@@ -17,6 +15,9 @@ use crate::sys::clock::since_boot;
 pub(super) struct Clock {
     wall_ms: i64,
     boot: Duration,
+    /// How far a test has gone ahead.
+    #[cfg(test)]
+    ahead_ms: std::sync::atomic::AtomicU64,
 }
 
 impl Clock {
@@ -25,13 +26,35 @@ impl Clock {
     pub(super) fn start(floor: Timestamp) -> Clock {
         // From the later of the two on: time that only stood at the floor would fire no deadline
         // until the machine's date has caught up.
-        Clock { wall_ms: wall_ms().max(floor.0), boot: since_boot() }
+        Clock::of(wall_ms().max(floor.0), since_boot())
+    }
+
+    fn of(wall_ms: i64, boot: Duration) -> Clock {
+        Clock {
+            wall_ms,
+            boot,
+            #[cfg(test)]
+            ahead_ms: std::sync::atomic::AtomicU64::new(0),
+        }
     }
 
     /// The time now.
     #[must_use]
+    #[cfg(not(test))]
     pub(super) fn now(&self) -> Timestamp {
         self.at(since_boot())
+    }
+
+    /// The time now, as far as a test has let it pass.
+    #[cfg(test)]
+    pub(super) fn now(&self) -> Timestamp {
+        self.at(since_boot()).plus_ms(self.ahead_ms.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// Lets time pass.
+    #[cfg(test)]
+    pub(super) fn pass(&self, ms: u64) {
+        self.ahead_ms.fetch_add(ms, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn at(&self, since_boot: Duration) -> Timestamp {
@@ -39,10 +62,9 @@ impl Clock {
         Timestamp(self.wall_ms.saturating_add(passed.unwrap_or(i64::MAX)))
     }
 
-    /// A point in time as the runtime's timers want it. The runtime's clock stops while the machine is
-    /// suspended: a timer may be late by that, and the loop, whatever wakes it, looks at this clock.
-    pub(super) fn instant(&self, at: Timestamp) -> Instant {
-        Instant::now() + Duration::from_millis(at.since_ms(self.now()))
+    /// A point in time as a timer wants it: time since boot. The time now for what has passed.
+    pub(super) fn since_boot_at(&self, at: Timestamp) -> Duration {
+        self.boot + Duration::from_millis(at.since_ms(Timestamp(self.wall_ms)))
     }
 }
 
@@ -73,8 +95,19 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_that_is_set_to_a_time_expires_when_it_is_that_time() {
+        let clock = Clock::of(1_000, Duration::from_micros(50_000_999));
+        for at in [1_000, 1_001, 61_000] {
+            let at = Timestamp(at);
+            assert_eq!(clock.at(clock.since_boot_at(at)), at);
+            assert!(clock.at(clock.since_boot_at(at) - Duration::from_nanos(1)) < at.plus_ms(1));
+        }
+        assert!(clock.since_boot_at(Timestamp(0)) <= clock.boot, "what has passed is due at once");
+    }
+
+    #[test]
     fn time_passes_as_the_boot_clock_does() {
-        let clock = Clock { wall_ms: 1_000, boot: Duration::from_secs(50) };
+        let clock = Clock::of(1_000, Duration::from_secs(50));
         assert_eq!(clock.at(Duration::from_millis(50_250)), Timestamp(1_250));
         assert_eq!(clock.at(Duration::from_secs(1)), Timestamp(1_000));
     }

@@ -3,7 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
 
 use super::ground::Ground;
 use super::prepare::open_dir;
@@ -13,6 +17,7 @@ use crate::core::spec::Limits;
 use crate::core::view::FileRef;
 use crate::ids::{AgentName, BlobHash, TaskId};
 use crate::proto::content;
+use crate::proto::wire::SaveCheckpoint;
 use crate::store::blobs::{Blob, BlobError};
 
 /// Files that are stored; their blobs stay for as long as the pins are held, and then for as long as
@@ -23,6 +28,33 @@ pub(super) struct Stored {
     pub files: Vec<FileRef>,
     /// Keeps the blobs.
     pub pins: Vec<Blob>,
+    /// What lay in the task's checkpoint directory just before.
+    pub beside: Option<Fingerprint>,
+}
+
+/// What lies in a directory: with an equal one, nothing was written, added or removed there meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of a directory; none where it can't be looked through.
+    fn of(root: &Path, max: u32) -> Option<Fingerprint> {
+        let (mut seen, mut paths) = (0, Vec::new());
+        list(root, Path::new(""), max, &mut seen, &mut paths).ok()?;
+        paths.sort();
+        let mut hash = Sha256::new();
+        for path in paths {
+            let found = fs::symlink_metadata(root.join(&path)).ok()?;
+            // The kernel's own stamp: no program can set it.
+            let numbers = [found.ino(), found.size(), u64::from(found.mode())];
+            let times = [found.ctime(), found.ctime_nsec()];
+            hash.update((path.as_os_str().len() as u64).to_le_bytes());
+            hash.update(path.as_os_str().as_bytes());
+            numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            times.iter().for_each(|time| hash.update(time.to_le_bytes()));
+        }
+        Some(Fingerprint(hash.finalize().into()))
+    }
 }
 
 /// What was left in `$MISSION_CHECKPOINT_DIR`.
@@ -34,12 +66,23 @@ pub(super) struct Left {
     pub stored: Stored,
     /// What could not be kept, for people.
     pub complaints: Vec<String>,
+    /// What lay there.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl Left {
     /// Whether there is nothing to save.
     pub(super) fn is_empty(&self) -> bool {
         self.json.is_none() && self.stored.files.is_empty()
+    }
+
+    /// Lets go of everything that was there already when the agent saved a checkpoint by itself: that
+    /// one is newer.
+    pub(super) fn forget_older_than(&mut self, saved: Option<Fingerprint>) {
+        if saved.is_some() && self.fingerprint == saved {
+            self.json = None;
+            self.stored = Stored::default();
+        }
     }
 }
 
@@ -77,7 +120,8 @@ pub(super) fn checkpoint_dir(
     limits: &Limits,
 ) -> Left {
     let root = ground.dirs.agent(agent).task(task).join("checkpoint");
-    let mut left = Left::default();
+    let fingerprint = Fingerprint::of(&root, limits.checkpoint_files);
+    let mut left = Left { fingerprint, ..Left::default() };
     let mut paths = Vec::new();
     let mut seen = 0;
     if let Err(error) = list(&root, Path::new(""), limits.checkpoint_files, &mut seen, &mut paths) {
@@ -168,7 +212,7 @@ fn small_json(path: &Path, max: u64) -> Option<Json> {
     fits.then(|| Json::parse(text).ok()).flatten()
 }
 
-/// Stores the files that a `checkpoint.save` names.
+/// Stores the files that a `checkpoint.save` names; notes what its checkpoint directory holds.
 ///
 /// # Errors
 /// `invalid` for a path outside or no regular file, `limit` for too many or too much, `unavailable`
@@ -176,10 +220,10 @@ fn small_json(path: &Path, max: u64) -> Option<Json> {
 pub(super) fn named_files(
     ground: &Ground,
     agent: &AgentName,
-    task: &TaskId,
-    paths: &[String],
+    save: &SaveCheckpoint,
     limits: &Limits,
 ) -> Result<Stored, Denied> {
+    let (task, paths) = (&save.task, &save.files);
     if paths.len() as u64 > u64::from(limits.checkpoint_files) {
         let message = format!(
             "a checkpoint has at most {} files (checkpoint_files)",
@@ -194,7 +238,8 @@ pub(super) fn named_files(
         dirs.checkpoint(),
         dirs.task(task).join("checkpoint"),
     ];
-    let mut stored = Stored::default();
+    let beside = Fingerprint::of(&dirs.task(task).join("checkpoint"), limits.checkpoint_files);
+    let mut stored = Stored { beside, ..Stored::default() };
     let mut room = limits.checkpoint_bytes;
     for path in paths {
         let (root, relative) = place(&roots, Path::new(path)).ok_or_else(|| {
@@ -285,6 +330,32 @@ mod tests {
         let mut seen = 0;
         list(dir.path(), Path::new(""), 100, &mut seen, &mut paths).unwrap();
         assert_eq!(seen, 1_100);
+    }
+
+    #[test]
+    fn a_fingerprint_changes_with_whatever_is_written_added_or_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("sub/x");
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        let mut seen = Vec::new();
+        let mut look = |what: &str| {
+            let found = Fingerprint::of(dir.path(), 10).unwrap();
+            assert_eq!(Fingerprint::of(dir.path(), 10), Some(found), "after {what}");
+            assert!(!seen.contains(&found), "after {what}");
+            seen.push(found);
+        };
+        look("nothing");
+        fs::write(&file, "one").unwrap();
+        look("a new file");
+        fs::write(&file, "longer").unwrap();
+        look("a change");
+        fs::rename(&file, dir.path().join("y")).unwrap();
+        look("another name");
+        fs::write(dir.path().join("z"), "").unwrap();
+        look("one more");
+        fs::remove_file(dir.path().join("y")).unwrap();
+        look("one less");
+        assert_eq!(Fingerprint::of(&dir.path().join("absent"), 10), None);
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;
+use tracing::Span;
 
+use super::alive;
 use super::collect::{self, Left, Stored};
 use super::ground::{Restore, Shared, logged};
 use super::lanes::{self, Lane, Lanes};
@@ -14,7 +16,7 @@ use crate::core::denied::{Code, Denied};
 use crate::core::json::Json;
 use crate::core::spec::Limits;
 use crate::core::view::Reply;
-use crate::ids::{AgentName, AgentUid, BlobHash, Incarnation, Seq};
+use crate::ids::{AgentName, AgentUid, BlobHash, Incarnation, Seq, Timestamp};
 use crate::launch::{Pid, SweepError, sweep};
 use crate::proto::wire::SaveCheckpoint;
 use crate::store::blobs::Collection;
@@ -60,6 +62,8 @@ pub(super) enum Done {
     Restored(Box<Inbound>, Result<(), Denied>),
     /// The files of a checkpoint are stored.
     Stored(Box<(Inbound, SaveCheckpoint)>, Result<Stored, Denied>),
+    /// A mark of our life was made, or that failed.
+    Marked(std::io::Result<()>),
     /// Blobs that nobody needs were removed, or that failed.
     Collapsed(Result<u64, String>),
 }
@@ -109,11 +113,11 @@ impl Jobs {
     }
 
     /// Makes a launch ready.
-    pub(super) fn prepare(&mut self, uid: AgentUid, launch: Launch) {
+    pub(super) fn prepare(&mut self, uid: AgentUid, launch: Launch, span: Span) {
         self.run(Lane::Agents, move |ground| Done::Prepared {
             uid,
             incarnation: launch.incarnation,
-            result: prepare::prepare(ground, &launch),
+            result: span.in_scope(|| prepare::prepare(ground, &launch)),
         });
     }
 
@@ -180,8 +184,15 @@ impl Jobs {
         limits: Limits,
     ) {
         self.run(Lane::Files, move |ground| {
-            let stored = collect::named_files(ground, &agent, &save.task, &save.files, &limits);
+            let stored = collect::named_files(ground, &agent, &save, &limits);
             Done::Stored(Box::new((inbound, save)), stored)
+        });
+    }
+
+    /// Makes a mark of our life.
+    pub(super) fn mark(&mut self, now: Timestamp) {
+        self.run(Lane::Files, move |ground| {
+            Done::Marked(alive::mark(&alive::path(ground.dirs.state()), now))
         });
     }
 

@@ -23,6 +23,7 @@
 //!                        '--- a write of unknown outcome ---> dying ---'   (nothing more is said)
 //! ```
 
+mod alive;
 mod answer;
 pub mod cli;
 mod clock;
@@ -43,6 +44,9 @@ mod screen;
 mod start;
 mod stop;
 mod summary;
+#[cfg(test)]
+mod tests;
+mod trace;
 mod workspace;
 
 use std::collections::BTreeMap;
@@ -50,10 +54,11 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
+use self::alive::Alive;
 use self::answer::Output;
 use self::clock::Clock;
+use self::collect::Fingerprint;
 use self::commit::Pipeline;
 use self::detach::Detached;
 use self::ground::Shared;
@@ -67,6 +72,7 @@ use crate::core::fact::Fact;
 use crate::ids::{AgentUid, CheckpointId, Seq, TaskId, Timestamp};
 use crate::store::{FatalError, Notice};
 use crate::supervise::{Order, Supervisor};
+use crate::sys::timer::Timer;
 
 /// Inputs taken in one turn; then what they caused goes out.
 const TURN: usize = 1_024;
@@ -95,6 +101,8 @@ struct Around {
     gaps: Vec<String>,
     /// The socket is there.
     listening: bool,
+    /// What is said of its present start.
+    span: Option<tracing::Span>,
     /// It has been up since this daemon started, whatever became of it.
     was_up: bool,
     /// What protects the trees that it writes.
@@ -133,6 +141,11 @@ struct Daemon {
     readiness: Readiness,
     /// When an agent may have been silent for too long; none while nobody has such a limit.
     silence: Option<Timestamp>,
+    /// When a mark of our life is due.
+    alive: Alive,
+    /// What lay in the checkpoint directories of task-mode agents when they saved a checkpoint
+    /// themselves.
+    saved: BTreeMap<(AgentUid, TaskId), Fingerprint>,
     /// The head of the log as the store last reported it.
     head: crate::store::Head,
     /// The last snapshot.
@@ -146,6 +159,7 @@ struct Daemon {
 struct Sources {
     inputs: Inputs,
     outcomes: Outcomes,
+    timer: Timer,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -157,6 +171,7 @@ impl Sources {
         Ok(Sources {
             inputs,
             outcomes,
+            timer: Timer::new()?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -173,7 +188,7 @@ enum Event {
     Child,
     Signal(&'static str),
     Input(Input),
-    Due,
+    Due(std::io::Result<()>),
 }
 
 impl Daemon {
@@ -184,7 +199,8 @@ impl Daemon {
             if let Some(outcome) = self.finished() {
                 return outcome.map(|()| self);
             }
-            let wake = self.next_deadline().map(|at| self.clock.instant(at));
+            let wake = self.next_deadline().map(|at| self.clock.since_boot_at(at));
+            sources.timer.set(wake).map_err(RunError::Wait)?;
             let has_room = self.pipeline.has_room();
             let event = tokio::select! {
                 biased;
@@ -195,20 +211,25 @@ impl Daemon {
                 Some(()) = sources.terminate.recv() => Event::Signal("SIGTERM"),
                 Some(()) = sources.interrupt.recv() => Event::Signal("SIGINT"),
                 Some(()) = sources.hangup.recv() => Event::Signal("SIGHUP"),
-                () = sleep_until(wake) => Event::Due,
+                due = sources.timer.expired() => Event::Due(due),
                 Some(input) = sources.inputs.next(), if has_room => Event::Input(input),
                 else => return Err(RunError::Closed),
             };
-            let now = self.clock.now();
-            self.manager.ping_if_due(now);
-            if !matches!(event, Event::Input(_))
-                && self.pipeline.next_deadline().is_some_and(|due| due <= now)
-            {
-                self.take_older(&mut sources)?;
-            }
-            self.take(event)?;
-            self.take_more(&mut sources)?;
+            self.turn(&mut sources, event)?;
         }
+    }
+
+    /// Takes what woke the loop, and what else is there.
+    fn turn(&mut self, sources: &mut Sources, event: Event) -> Result<(), RunError> {
+        let now = self.clock.now();
+        self.manager.tick(now);
+        if !matches!(event, Event::Input(_))
+            && self.pipeline.next_deadline().is_some_and(|due| due <= now)
+        {
+            self.take_older(sources)?;
+        }
+        self.take(event)?;
+        self.take_more(sources)
     }
 
     /// What came in before something was due counts before it (CORE 20): also where the pipeline is
@@ -263,7 +284,10 @@ impl Daemon {
                 self.drain_shims(now)?;
                 self.input(now, input);
             }
-            Event::Due => self.due(now),
+            Event::Due(due) => {
+                due.map_err(RunError::Wait)?;
+                self.due(now);
+            }
         }
         Ok(())
     }
@@ -275,13 +299,22 @@ impl Daemon {
         self.check_silence(now);
     }
 
+    /// A mark that we live, for as long as somebody's deadline stands still when we don't.
+    fn keep_mark(&mut self, now: Timestamp) {
+        let is_needed = !self.pipeline.durable().index.incoming.is_empty();
+        if self.alive.is_due(now, is_needed) {
+            self.jobs.mark(now);
+        }
+    }
+
     fn next_deadline(&self) -> Option<Timestamp> {
         let all = [
             self.pipeline.next_deadline(),
             self.hub.next_deadline(),
             self.supervisor.next_deadline(),
             self.silence,
-            self.manager.next_ping(),
+            self.alive.next(),
+            self.manager.next_deadline(),
         ];
         all.into_iter().flatten().min()
     }
@@ -303,6 +336,7 @@ impl Daemon {
             self.jobs.read(read);
         }
         self.after_turn(now);
+        self.keep_mark(now);
         self.hub.flush();
         Ok(())
     }
@@ -388,12 +422,5 @@ impl Daemon {
             self.launcher = pid;
             self.hub.forbid(process);
         }
-    }
-}
-
-async fn sleep_until(wake: Option<Instant>) {
-    match wake {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -5,6 +5,7 @@ use super::ground::Restore;
 use super::jobs::Done;
 use super::lanes;
 use super::prepare::{Launch, Task};
+use super::trace;
 use crate::bus::{Anchor, ProcessId};
 use crate::core::event::Event as Logged;
 use crate::core::fact::{Fact, TaskRun, Want};
@@ -12,7 +13,7 @@ use crate::core::head::Caller;
 use crate::core::spec::Permission;
 use crate::core::state::{Process, State};
 use crate::ids::{AgentUid, Timestamp};
-use crate::supervise::{Order, Outcome, Preparation, SetupFailure};
+use crate::supervise::{Order, Outcome, Preparation, SetupFailure, Stage};
 
 impl Daemon {
     pub(super) fn order(&mut self, now: Timestamp, order: Order) {
@@ -52,7 +53,14 @@ impl Daemon {
                         self.restored.insert(place, checkpoint.id);
                     }
                 }
-                self.jobs.prepare(uid, launch);
+                let around = self.agents.entry(uid).or_default();
+                if stage != Stage::Release {
+                    let task = launch.task.as_ref().map(|task| &task.id);
+                    around.span =
+                        Some(trace::agent(&launch.agent, &launch.role, launch.level, task));
+                }
+                let span = around.span.clone().unwrap_or_else(tracing::Span::none);
+                self.jobs.prepare(uid, launch, span);
             }
             None => {
                 let step = format!("{stage:?}: the agent or its task is gone");
@@ -83,7 +91,10 @@ impl Daemon {
                 });
                 self.supervisor.prepared(uid, incarnation, result, &mut orders);
             }
-            Done::Collected { outcome, output, left } => {
+            Done::Collected { outcome, output, mut left } => {
+                let saved = self.saved.remove(&(outcome.uid, outcome.run.task.clone()));
+                self.saved.retain(|(uid, _), _| *uid != outcome.uid);
+                left.forget_older_than(saved);
                 for text in &left.complaints {
                     self.tell(now, Fact::Alert { text: text.clone() });
                 }
@@ -115,6 +126,11 @@ impl Daemon {
             }
             Done::Restored(inbound, restored) => self.restored(*inbound, restored),
             Done::Stored(asked, stored) => self.stored(now, *asked, stored),
+            Done::Marked(result) => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "cannot mark that the daemon lives");
+                }
+            }
             Done::Collapsed(result) => {
                 self.jobs.collapsed();
                 if let Err(text) = result {
@@ -163,6 +179,7 @@ impl Daemon {
 
     /// Sockets come and go with agents, before their first start.
     pub(super) fn follow_agents(&mut self, now: Timestamp, event: &crate::core::event::Logged) {
+        self.trace(&event.event);
         if let Logged::AgentAdded(_) = &event.event {
             self.listen(now, AgentUid(event.seq.0));
         } else if let Logged::AgentRemoved(removed) = &event.event {
@@ -173,6 +190,22 @@ impl Daemon {
             self.silence = Some(now);
         } else if let Logged::MissionConfigured(configured) = &event.event {
             self.hub.set_limits(&configured.limits);
+        }
+    }
+
+    /// Says what its agents do, in their spans.
+    fn trace(&mut self, event: &Logged) {
+        if let Logged::AgentStarted(started) = event {
+            let span = self.agents.get(&started.agent).and_then(|around| around.span.as_ref());
+            if let Some(span) = span {
+                span.record("pid", started.pid);
+                span.in_scope(|| tracing::info!("agent runs"));
+            }
+        } else if let Logged::AgentEnded(ended) = event {
+            let around = self.agents.get_mut(&ended.agent);
+            if let Some(span) = around.and_then(|around| around.span.take()) {
+                span.in_scope(|| tracing::info!(exit = %ended.exit, "agent ended"));
+            }
         }
     }
 
@@ -239,6 +272,7 @@ fn launch_of(state: &State, preparation: &Preparation) -> Option<Launch> {
     Some(Launch {
         agent: agent.spec.name.clone(),
         role: agent.role.clone(),
+        level: agent.spec.level,
         // Not what the file says: the role may have been changed since.
         can_write: state.permissions(*uid).has(Permission::Write),
         incarnation: *incarnation,

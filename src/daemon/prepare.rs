@@ -34,6 +34,8 @@ pub(super) struct Launch {
     pub agent: AgentName,
     /// Its role now.
     pub role: RoleName,
+    /// How it is isolated, as a number.
+    pub level: u8,
     /// Whether that role may write the workspace.
     pub can_write: bool,
     /// Which start of it.

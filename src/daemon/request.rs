@@ -31,6 +31,9 @@ impl Daemon {
     }
 
     fn request(&mut self, inbound: Inbound) {
+        if self.is_over() {
+            return self.too_late(inbound);
+        }
         let stops = matches!(inbound.call, Call::MissionStop(_));
         if inbound.method.takes_key() && !stops && !self.pipeline.admits_writes() {
             let text = "too little room is left on the disk for changes; reading goes on. \
@@ -123,7 +126,7 @@ impl Daemon {
             Call::AuditRead(ask) => (grant(BusRight::Audit), Output::Audit { ticket, ask }),
             Call::MissionStop(stop) => {
                 let output = Output::Stop { ticket, grace_ms: stop.grace_ms };
-                (Request::MissionStop, output)
+                (Request::MissionStop(stop), output)
             }
         };
         let step = self.pipeline.request(at, &who, key.as_ref(), request);
@@ -189,13 +192,17 @@ impl Daemon {
             },
             _ => false,
         };
-        let name = match &inbound.who {
-            Caller::Agent(uid) if owner => state.name_of(*uid).cloned(),
+        let agent = match &inbound.who {
+            Caller::Agent(uid) if owner => state.agent(*uid),
             Caller::Agent(_) | Caller::Operator => None,
         };
         let limits = *state.limits();
-        match name {
-            Some(name) if !save.files.is_empty() => self.jobs.store(name, inbound, save, limits),
+        match agent {
+            // Of a task-mode agent something may lie in its checkpoint directory, too.
+            Some(agent) if !save.files.is_empty() || agent.spec.mode == Mode::Task => {
+                let name = agent.spec.name.clone();
+                self.jobs.store(name, inbound, save, limits);
+            }
             _ => {
                 let now = inbound.at;
                 self.stored(now, (inbound, save), Ok(Stored::default()));
@@ -222,10 +229,14 @@ impl Daemon {
             }
         };
         let SaveCheckpoint { task, epoch, json, .. } = save;
-        let Stored { files, pins } = stored;
+        let Stored { files, pins, beside } = stored;
+        let of = task.clone();
         let request = Request::CheckpointSave(CheckpointSave { task, epoch, json, files });
         let step = self.pipeline.request(now, &who, key.as_ref(), request);
         let reply = step.reply.unwrap_or_else(|| Err(silent()));
+        if let (Caller::Agent(uid), Some(beside), Ok(_)) = (who, beside, &reply) {
+            self.saved.insert((uid, of), beside);
+        }
         self.pipeline.park(step.after, Output::Reply { ticket, who, method, reply, _pins: pins });
     }
 

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use crate::escape;
@@ -35,7 +36,48 @@ pub(super) enum Tone {
 
 enum Sink {
     Stderr(Words),
-    File(LogFile),
+    File(Arc<Mutex<LogFile>>),
+}
+
+/// Writes where a [`Screen`] does, from any thread; never waits for a reader.
+#[derive(Clone)]
+pub(super) struct Pen(Where);
+
+#[derive(Clone)]
+enum Where {
+    /// Until the screen has ended; then right there.
+    Stderr(Weak<SyncSender<String>>),
+    File(Arc<Mutex<LogFile>>),
+}
+
+impl Pen {
+    /// Whether it writes into a file.
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.0, Where::File(_))
+    }
+
+    /// Writes a whole line.
+    ///
+    /// # Errors
+    /// It is lost: nobody reads, or the file can't be written.
+    pub(super) fn write(&self, line: &str) -> io::Result<()> {
+        match &self.0 {
+            Where::Stderr(queue) => send(queue.upgrade().as_deref(), line),
+            Where::File(file) => write_file(file, line),
+        }
+    }
+}
+
+fn send(queue: Option<&SyncSender<String>>, line: &str) -> io::Result<()> {
+    match queue.map(|queue| queue.try_send(line.to_owned())) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(_)) => Err(io::ErrorKind::WouldBlock.into()),
+        None => io::stderr().lock().write_all(line.as_bytes()),
+    }
+}
+
+fn write_file(file: &Mutex<LogFile>, line: &str) -> io::Result<()> {
+    file.lock().unwrap_or_else(PoisonError::into_inner).write(line.as_bytes())
 }
 
 /// See the module.
@@ -65,7 +107,18 @@ impl Screen {
     /// # Errors
     /// It can't be opened.
     pub(super) fn file(path: &Path) -> io::Result<Screen> {
-        Ok(Screen { sink: Sink::File(LogFile::open(path)?), colour: false, quiet: false })
+        let file = Arc::new(Mutex::new(LogFile::open(path)?));
+        Ok(Screen { sink: Sink::File(file), colour: false, quiet: false })
+    }
+
+    /// Something else to write with at the same place.
+    pub(super) fn pen(&self) -> Pen {
+        Pen(match &self.sink {
+            Sink::Stderr(words) => {
+                Where::Stderr(words.queue.as_ref().map(Arc::downgrade).unwrap_or_default())
+            }
+            Sink::File(file) => Where::File(Arc::clone(file)),
+        })
     }
 
     /// One event: when, who or what, and what happened.
@@ -101,7 +154,7 @@ impl Screen {
     fn write(&mut self, line: &str) {
         let _lost = match &mut self.sink {
             Sink::Stderr(words) => words.write(line),
-            Sink::File(file) => file.write(line.as_bytes()),
+            Sink::File(file) => write_file(file, line),
         };
     }
 }
@@ -127,7 +180,7 @@ pub(super) fn clean(text: &str) -> String {
 /// Words on their way to somebody who may have stopped reading (Ctrl-S, a pager, a full pipe): a
 /// thread of its own waits for them, the loop never does. Made after the launcher: it is a thread.
 struct Words {
-    queue: Option<SyncSender<String>>,
+    queue: Option<Arc<SyncSender<String>>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -141,16 +194,11 @@ impl Words {
             }
         };
         let writer = std::thread::Builder::new().name("screen".into()).spawn(write).ok();
-        Words { queue: writer.is_some().then_some(queue), writer }
+        Words { queue: writer.is_some().then(|| Arc::new(queue)), writer }
     }
 
     fn write(&self, line: &str) -> io::Result<()> {
-        let sent = self.queue.as_ref().map(|queue| queue.try_send(line.to_owned()));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            Some(Err(_)) => Err(io::ErrorKind::WouldBlock.into()),
-            None => io::stderr().lock().write_all(line.as_bytes()),
-        }
+        send(self.queue.as_deref(), line)
     }
 }
 

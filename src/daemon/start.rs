@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::alive::{self, Alive};
 use super::clock::Clock;
 use super::commit::Pipeline;
 use super::detach::Detached;
@@ -40,9 +41,6 @@ use crate::store::{self, Notice, OpenError, Opened, ReadError, Store};
 use crate::supervise::Supervisor;
 use crate::workspace::RegistryError;
 
-/// Bytes that the blobs of a mission may take.
-const BLOB_QUOTA: u64 = 16 << 30;
-
 /// How to start.
 #[derive(Debug)]
 pub(super) struct Options {
@@ -50,6 +48,8 @@ pub(super) struct Options {
     pub fresh: bool,
     /// Only warnings.
     pub quiet: bool,
+    /// How much is said of what it does.
+    pub log: tracing::level_filters::LevelFilter,
     /// Who waits for the word that everything is up.
     pub detached: Detached,
 }
@@ -173,6 +173,8 @@ pub(super) fn start(
         true => Screen::file(&dirs.daemon_log()).map_err(process("open daemon.log"))?,
         false => Screen::stderr(options.quiet),
     };
+    super::trace::install(options.log, screen.pen());
+    let _of_this_mission = super::trace::mission(&mission.spec.name).entered();
     if let Some(pid) = lock.stale {
         screen.warn(&format!("process {pid} ran this mission before and did not end in order"));
     }
@@ -194,7 +196,7 @@ pub(super) fn start(
     }
     let exe = std::env::current_exe().map_err(process("find this program"))?;
     let ground = Arc::new(Ground {
-        blobs: Blobs::open(&dirs.state().join("blobs"), BLOB_QUOTA)?,
+        blobs: Blobs::open(&dirs.state().join("blobs"), mission.blob_bytes)?,
         reader: opened.reader.clone(),
         missionctl_dir: missionctl_dir(&exe, &mission.workspace, dirs.state())
             .map_err(process("give agents missionctl"))?,
@@ -209,14 +211,21 @@ pub(super) fn start(
         .max_blocking_threads(super::lanes::THREADS + crate::bus::IDENTIFYING)
         .build()
         .map_err(process("start the runtime"))?;
-    let parts = Parts { ground, opened, notices, state, launcher, screen, nofile };
-    let outcome = runtime.block_on(parts.run(options.detached));
+    let detached = options.detached;
+    let parts = Parts { ground, opened, notices, state, launcher, screen, nofile, detached };
+    let outcome = runtime.block_on(async {
+        let (daemon, sources) = parts.begin()?;
+        Ok(daemon.run(sources).await?.end().await)
+    });
     drop(lock);
     outcome
 }
 
 /// Opens the log, and folds it.
-fn open(
+///
+/// # Errors
+/// See [`StartError`].
+pub(super) fn open(
     mission: &Mission,
     dirs: &Dirs,
 ) -> Result<(Opened, mpsc::UnboundedReceiver<Notice>, State), StartError> {
@@ -266,19 +275,25 @@ fn put_aside(state: &Path) -> io::Result<()> {
     Err(io::Error::other("there are 999 old states already"))
 }
 
-struct Parts {
-    ground: Arc<Ground>,
-    opened: Opened,
-    notices: mpsc::UnboundedReceiver<Notice>,
-    state: State,
-    launcher: Launcher,
-    screen: Screen,
-    nofile: u64,
+/// What a daemon is made of, before there is a runtime.
+pub(super) struct Parts {
+    pub(super) ground: Arc<Ground>,
+    pub(super) opened: Opened,
+    pub(super) notices: mpsc::UnboundedReceiver<Notice>,
+    pub(super) state: State,
+    pub(super) launcher: Launcher,
+    pub(super) screen: Screen,
+    pub(super) nofile: u64,
+    pub(super) detached: Detached,
 }
 
 impl Parts {
-    async fn run(self, detached: Detached) -> Result<Started, StartError> {
-        let Parts { ground, opened, notices, state, launcher, screen, nofile } = self;
+    /// Listens, and tells the core that a run begins. Needs a runtime.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(super) fn begin(self) -> Result<(Daemon, Sources), StartError> {
+        let Parts { ground, opened, notices, state, launcher, screen, nofile, detached } = self;
         let process = |what| move |source| StartError::Process { what, source };
         let clock = Arc::new(Clock::start(state.at()));
         let forbidden = || -> io::Result<Vec<_>> {
@@ -316,6 +331,8 @@ impl Parts {
             stopping: None,
             readiness: Readiness::Unconfigured,
             silence: None,
+            alive: Alive::default(),
+            saved: BTreeMap::new(),
             head,
             snapshot,
             disk_low: false,
@@ -328,11 +345,11 @@ impl Parts {
         for uid in agents {
             daemon.listen(now, uid);
         }
-        daemon.tell(now, Fact::DaemonStarted { last_alive: None });
+        let last_alive = alive::last(&alive::path(daemon.ground.dirs.state()));
+        daemon.tell(now, Fact::DaemonStarted { last_alive });
         let spec = daemon.ground.mission.spec.clone();
         daemon.tell(now, Fact::Configured(Box::new(spec)));
         daemon.blobs_may_go();
-        let daemon = daemon.run(sources).await?;
-        Ok(daemon.end().await)
+        Ok((daemon, sources))
     }
 }

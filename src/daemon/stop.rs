@@ -39,6 +39,8 @@ pub(super) struct Stopping {
     verified: Option<Result<(), SweepError>>,
     /// How many signals asked for it.
     signals: u32,
+    /// Milliseconds that agents are given, where somebody said so; the shortest counts.
+    grace_ms: Option<u64>,
 }
 
 impl Daemon {
@@ -49,18 +51,21 @@ impl Daemon {
             self.manager.stopping();
             self.manager.status(format!("stopping: {why}"));
         }
-        self.stop_agents(now, grace_ms);
+        if let Some(stopping) = &mut self.stopping {
+            stopping.grace_ms = [stopping.grace_ms, grace_ms].into_iter().flatten().min();
+        }
+        self.stop_agents(now);
     }
 
-    /// Stops all agents, each with the given grace or its own if that is shorter.
-    fn stop_agents(&mut self, now: Timestamp, grace_ms: Option<u64>) {
+    /// Stops all agents, each with the grace that was asked for, or its own.
+    fn stop_agents(&mut self, now: Timestamp) {
+        let grace_ms = self.stopping.as_ref().and_then(|stopping| stopping.grace_ms);
         let state = self.pipeline.durable();
         let own = |uid| state.agent(uid).map_or(0, |agent| agent.spec.grace_ms);
         let all: Vec<_> = self.supervisor.busy().map(|uid| (uid, own(uid))).collect();
         let mut orders = Vec::new();
         for (uid, own) in all {
-            let grace = grace_ms.map_or(own, |asked| asked.min(own));
-            self.supervisor.stop(now, uid, grace, &mut orders);
+            self.supervisor.stop(now, uid, grace_ms.unwrap_or(own), &mut orders);
         }
         self.carry_out(now, orders);
     }
@@ -75,10 +80,31 @@ impl Daemon {
             self.tell(now, Fact::StopRequested { why: why.clone() });
             self.begin_stop(now, &why, None);
         } else {
-            self.stop_agents(now, Some(0));
+            self.begin_stop(now, name, Some(0));
         }
         if let Some(stopping) = &mut self.stopping {
             stopping.signals += 1;
+        }
+    }
+
+    /// Nothing of the mission is left, and what it came to is being written: there is nothing to ask for
+    /// any more, and whoever goes on asking must not keep it from its end.
+    pub(super) fn is_over(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.verified.is_some())
+    }
+
+    /// Answers a request that comes after the end.
+    pub(super) fn too_late(&mut self, inbound: Inbound) {
+        let is_operator = matches!(inbound.who, Caller::Operator);
+        match &mut self.stopping {
+            Some(stopping) if is_operator && matches!(inbound.call, Call::MissionStop(_)) => {
+                stopping.waiting.push(inbound.ticket);
+            }
+            _ => {
+                let text = "the mission has ended, and so does its daemon: start it again";
+                let denied = Denied::new(Code::Unavailable, text);
+                self.hub.reply::<()>(inbound.ticket, Err(&denied));
+            }
         }
     }
 
@@ -147,7 +173,7 @@ impl Daemon {
         }
         // What was still being prepared when the stop began.
         if self.stopping.is_some() && !self.supervisor.is_empty() {
-            self.stop_agents(now, None);
+            self.stop_agents(now);
         }
     }
 

@@ -14,9 +14,10 @@ use crate::table::{Cell, Column, elastic, fixed, table};
 /// How a mission came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// All its tasks are completed, or it was stopped and none has failed.
+    /// All its tasks are completed; also where it had none, and was stopped.
     Good,
-    /// A task has failed, or was cancelled and everything else is settled.
+    /// A task has failed, was cancelled, or is open: a mission that is stopped before its end has not done
+    /// what it was started for, and `missiond start` goes on with it.
     Bad,
 }
 
@@ -34,12 +35,7 @@ pub(super) struct Started {
 /// Judges by the tasks.
 pub(super) fn verdict(state: &State) -> Verdict {
     let mission = state.mission();
-    let over = is_settled(state);
-    if mission.tasks_failed > 0 || (over && mission.tasks_cancelled > 0) {
-        Verdict::Bad
-    } else {
-        Verdict::Good
-    }
+    if mission.tasks_completed == mission.tasks_created { Verdict::Good } else { Verdict::Bad }
 }
 
 /// Whether there were tasks and every one is settled.

@@ -19,4 +19,5 @@ pub mod procfs;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;
+pub mod timer;
 pub mod watch;

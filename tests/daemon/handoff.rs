@@ -77,9 +77,10 @@ async fn up(bench: &Bench) -> (Daemon, Operator) {
     (daemon, operator)
 }
 
+/// Stops a mission whose task is open.
 fn stop(daemon: Daemon) {
     daemon.signal(Signal::SIGTERM);
-    daemon.ends_with(0);
+    daemon.ends_with(1);
 }
 
 #[tokio::test]

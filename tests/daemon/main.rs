@@ -8,9 +8,13 @@ mod support;
 #[path = "../support/mission.rs"]
 mod mission;
 
+mod checkpoint;
 mod disk;
 mod handoff;
 mod identity;
 mod life;
 mod limits;
+mod restart;
 mod service;
+mod stop;
+mod trace;
