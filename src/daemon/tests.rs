@@ -36,7 +36,7 @@ impl Rig {
     async fn new() -> Rig {
         let dir = tempfile::Builder::new().prefix("md").tempdir().unwrap();
         let file = dir.path().join("mission.toml");
-        let text = "[mission]\nname = \"m\"\nuntil = \"stopped\"\n\
+        let text = "[mission]\nname = \"m\"\nworkspace = \"ws\"\nuntil = \"stopped\"\n\
                     [agents.a]\nrole = \"write\"\ncommand = [\"true\"]\nautostart = false\n";
         std::fs::write(&file, text).unwrap();
         let root = dir.path().to_owned();
@@ -50,7 +50,9 @@ impl Rig {
             path: std::env::var("PATH").ok(),
             missionctl_dir: None,
         };
-        std::fs::create_dir(dir.path().join("run")).unwrap();
+        for name in ["run", "ws"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
         let mission = load_for(&file, &host).unwrap();
         let dirs = host.places.of(&mission.spec.name).prepare().unwrap();
         let (opened, notices, state) = open(&mission, &dirs).unwrap();
