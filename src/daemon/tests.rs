@@ -61,6 +61,7 @@ impl Rig {
             reader: opened.reader.clone(),
             missionctl_dir: None,
             environment: Vec::new(),
+            cgroups: Err("none in tests".into()),
             mission,
             dirs,
         });

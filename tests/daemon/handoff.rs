@@ -108,6 +108,34 @@ async fn a_task_moves_between_services_with_its_files_and_json() {
     stop(daemon);
 }
 
+/// From a service to a program without bus code, and on to another service.
+#[tokio::test]
+async fn a_task_moves_between_services_and_programs_that_know_no_bus() {
+    let program = r#"
+[agents.t]
+role = "write"
+mode = "task"
+command = ["sh", "-c", '''
+cat "$MISSION_HANDOFF_DIR/part.txt" "$MISSION_HANDOFF_DIR/checkpoint.json" > "$MISSION_CHECKPOINT_DIR/seen"
+missionctl task update --progress 60
+exec sleep 600
+''']
+"#;
+    let bench = Bench::new(&format!("{SERVICES}{program}"));
+    let (daemon, mut operator) = up(&bench).await;
+    operator.event("task_started", holds("t1")).await;
+    let (code, stdout, stderr) = bench.ctl(&["handoff", "a", "t", "t1"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    operator.event("task_progressed", holds("60")).await;
+    let (code, stdout, stderr) = bench.ctl(&["handoff", "t", "b", "t1"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let task = operator.task("t1").await;
+    assert_eq!(task.owner.unwrap().as_str(), "b");
+    let seen = mission::read(&bench.state().join("agents/b/handoff/t1/seen"));
+    assert_eq!(seen, "from a\n{\"line\": 17}");
+    stop(daemon);
+}
+
 #[tokio::test]
 async fn a_task_moves_between_programs_that_know_no_bus() {
     let bench = Bench::new(
