@@ -194,18 +194,7 @@ pub(super) fn start(
     for path in &cleaned.removed {
         screen.note(&format!("{} was left by a daemon that died: removed", path.display()));
     }
-    let exe = std::env::current_exe().map_err(process("find this program"))?;
-    let ground = Arc::new(Ground {
-        blobs: Blobs::open(&dirs.state().join("blobs"), mission.blob_bytes)?,
-        reader: opened.reader.clone(),
-        missionctl_dir: missionctl_dir(&exe, &mission.workspace, dirs.state())
-            .map_err(process("give agents missionctl"))?,
-        cgroups,
-        guards: Arc::new(guards),
-        environment: Ground::environment(std::env::vars_os()),
-        mission,
-        dirs,
-    });
+    let ground = Arc::new(ground(mission, dirs, &opened, cgroups, guards)?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(super::lanes::THREADS + crate::bus::IDENTIFYING)
@@ -219,6 +208,32 @@ pub(super) fn start(
     });
     drop(lock);
     outcome
+}
+
+/// What slow work stands on.
+///
+/// # Errors
+/// See [`StartError`].
+pub(super) fn ground(
+    mission: Mission,
+    dirs: Dirs,
+    opened: &Opened,
+    cgroups: Result<Cgroups, String>,
+    guards: Guards,
+) -> Result<Ground, StartError> {
+    let process = |what| move |source| StartError::Process { what, source };
+    let exe = std::env::current_exe().map_err(process("find this program"))?;
+    Ok(Ground {
+        blobs: Blobs::open(&dirs.state().join("blobs"), mission.blob_bytes)?,
+        reader: opened.reader.clone(),
+        missionctl_dir: missionctl_dir(&exe, &mission.workspace, dirs.state())
+            .map_err(process("give agents missionctl"))?,
+        cgroups,
+        guards: Arc::new(guards),
+        environment: Ground::environment(std::env::vars_os()),
+        mission,
+        dirs,
+    })
 }
 
 /// Opens the log, and folds it.

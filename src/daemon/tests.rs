@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 
 use super::detach::Detached;
-use super::ground::Ground;
 use super::screen::Screen;
-use super::start::{Parts, open};
+use super::start::{Parts, ground, open};
+use super::workspace::Guards;
 use super::{Daemon, Event, Sources};
 use crate::bus::{Input, by_hand};
 use crate::config::dirs::Places;
@@ -20,7 +20,6 @@ use crate::core::view::TaskStateName;
 use crate::ids::Timestamp;
 use crate::launch::Launcher;
 use crate::proto::{Method, parse};
-use crate::store::blobs::Blobs;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -56,15 +55,9 @@ impl Rig {
         let mission = load_for(&file, &host).unwrap();
         let dirs = host.places.of(&mission.spec.name).prepare().unwrap();
         let (opened, notices, state) = open(&mission, &dirs).unwrap();
-        let ground = Arc::new(Ground {
-            blobs: Blobs::open(&dirs.state().join("blobs"), 1 << 20).unwrap(),
-            reader: opened.reader.clone(),
-            missionctl_dir: None,
-            environment: Vec::new(),
-            cgroups: Err("none in tests".into()),
-            mission,
-            dirs,
-        });
+        let cgroups = Err("none in tests".into());
+        let (guards, _) = Guards::open(dirs.state()).unwrap();
+        let ground = Arc::new(ground(mission, dirs, &opened, cgroups, guards).unwrap());
         // No agent is ever started.
         let launcher = Launcher::spawn(Path::new("/bin/true")).unwrap();
         let (screen, detached) = (Screen::stderr(true), Detached::No);
