@@ -52,7 +52,7 @@
 //! |---|---|
 //! | programs | `bin/missiond`, `bin/missionctl` |
 //! | sides | [`daemon`] (wires it, the loop), [`ctl`] (missionctl) |
-//! | wire | [`bus`] (connections, delivery), [`client`] |
+//! | wire | [`bus`] (connections, delivery), [`client`], [`doctor`] (what this machine gives) |
 //! | services | [`store`] (the log, blobs), [`config`] (mission.toml), [`proto`] (frames), [`supervise`] (one actor per agent) |
 //! | engines | [`core`] (the state machine), [`launch`] (launcher, shim, payload), [`workspace`] (what agents write) |
 //! | ground | [`policy`] (what becomes enforced), [`sys`] (system calls), [`ids`], `console`, `escape`, `table` (what people read) |
@@ -85,6 +85,7 @@ mod console;
 pub mod core;
 pub mod ctl;
 pub mod daemon;
+pub mod doctor;
 mod escape;
 pub mod ids;
 pub mod launch;

@@ -11,6 +11,7 @@ use super::start::{Options, start};
 use super::summary::Verdict;
 use crate::config::{self, Host};
 use crate::console::{self, complain};
+use crate::doctor;
 use crate::escape;
 
 const AFTER: &str = "\
@@ -59,6 +60,32 @@ enum Command {
     /// A systemd user unit for a mission
     #[command(subcommand)]
     Unit(Unit),
+    /// Try what agents need of this machine, and say what to do about what is missing
+    #[command(after_help = DOCTOR)]
+    Doctor(Doctor),
+}
+
+const DOCTOR: &str = "\
+Exit codes:
+  0    agents can run at level 2
+  1    they can't, and `do:` says what to do about it";
+
+#[derive(Debug, Args)]
+struct Doctor {
+    /// For people, or for programs
+    #[arg(short, long, value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(value_name = "table|json")]
+    output: Shape,
+    /// Remove what dead missions have left in the trees of others
+    #[arg(long, conflicts_with = "output")]
+    clean: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Shape {
+    #[default]
+    Table,
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -123,6 +150,32 @@ pub fn main() -> ExitCode {
         Command::Schema => said(config::commands::schema()),
         Command::Init { directory } => said(config::commands::init(&directory)),
         Command::Unit(unit) => said(run_unit(&unit)),
+        Command::Doctor(args) => examine(&args),
+    }
+}
+
+fn examine(args: &Doctor) -> ExitCode {
+    if args.clean {
+        return match doctor::clean() {
+            Ok(text) => print(&text, 0),
+            Err(error) => fail(&error, 1),
+        };
+    }
+    let report = match doctor::examine() {
+        Ok(report) => report,
+        Err(error) => return fail(&error, 1),
+    };
+    let code = if report.works(2) { 0 } else { 1 };
+    match args.output {
+        Shape::Table => {
+            // Escaped already, except for its own colours.
+            let table = report.table(super::screen::wants_colour(&std::io::stdout()));
+            console::print(&table).map_or_else(|failure| failure, |()| ExitCode::from(code))
+        }
+        Shape::Json => match report.json() {
+            Ok(text) => print(&text, code),
+            Err(error) => fail(&error, 1),
+        },
     }
 }
 

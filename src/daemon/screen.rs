@@ -4,7 +4,7 @@
 //! terminal obeys escape sequences. Losing a line is never a reason to stop a mission.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -32,6 +32,13 @@ pub(super) enum Tone {
     Good,
     /// Somebody should look.
     Bad,
+}
+
+/// Whether colours are for this stream: only on a terminal that wants them (`NO_COLOR`).
+pub(super) fn wants_colour(stream: &impl IsTerminal) -> bool {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    wanted && !dumb && stream.is_terminal()
 }
 
 enum Sink {
@@ -96,9 +103,7 @@ impl std::fmt::Debug for Screen {
 impl Screen {
     /// Standard error; in colours only on a terminal that wants them (`NO_COLOR`).
     pub(super) fn stderr(quiet: bool) -> Screen {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let colour = wanted && !dumb && io::stderr().is_terminal();
+        let colour = wants_colour(&io::stderr());
         Screen { sink: Sink::Stderr(Words::to(io::stderr())), colour, quiet }
     }
 

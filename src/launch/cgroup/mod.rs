@@ -97,12 +97,12 @@ pub enum CgroupError {
         group: PathBuf,
     },
     /// Our own group can't be used, and there is no other one.
-    #[error("no delegated control group: {own}; {scope}")]
+    #[error("no delegated control group: {}; {}", chain(own.as_ref()), chain(scope))]
     Nowhere {
-        /// What is wrong with our own, with its cause.
-        own: String,
-        /// Why there is no scope, with its cause.
-        scope: String,
+        /// What is wrong with our own.
+        own: Box<CgroupError>,
+        /// Why there is no scope.
+        scope: ScopeError,
     },
 }
 
@@ -137,8 +137,8 @@ impl Cgroups {
             return Err(first);
         }
         let unit = format!("missiond-{name}-{}.scope", process::own_pid());
-        if let Err(error) = scope::request(&unit, &format!("missiond: mission {name}")) {
-            return Err(CgroupError::Nowhere { own: chain(&first), scope: chain(&error) });
+        if let Err(scope) = scope::request(&unit, &format!("missiond: mission {name}")) {
+            return Err(CgroupError::Nowhere { own: Box::new(first), scope });
         }
         place::own().and_then(|group| Self::take(&group))
     }
