@@ -46,6 +46,8 @@ impl Scene {
             .unwrap(),
             path: Some("/usr/bin:/bin".into()),
             missionctl_dir: None,
+            home: None,
+            policies: None,
         }
     }
 

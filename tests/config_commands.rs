@@ -21,7 +21,8 @@ fn host() -> Host {
     });
     let missionctl_dir =
         Path::new(env!("CARGO_BIN_EXE_missionctl")).parent().map(Path::to_path_buf);
-    Host { places: places.unwrap(), path: Some("/usr/bin:/bin".into()), missionctl_dir }
+    let path = Some("/usr/bin:/bin".into());
+    Host { places: places.unwrap(), path, missionctl_dir, home: None, policies: None }
 }
 
 fn repository() -> &'static Path {

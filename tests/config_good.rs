@@ -49,6 +49,8 @@ fn host() -> Host {
         .unwrap(),
         path: Some("/usr/bin:/bin".into()),
         missionctl_dir: None,
+        home: None,
+        policies: None,
     }
 }
 

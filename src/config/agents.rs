@@ -2,23 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::isolation::isolation;
 use super::problem::nearest;
-use super::program::{check_readable, program, warn_of_writable};
+use super::program::{check_cwd, check_readable, program, warn_of_writable};
 use super::raw::{self, Restart};
 use super::read::{At, Findings, Named};
 use super::scene::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
 use super::units::Millis;
 use super::variables::variables;
-use super::words::{Grant, Word};
+use super::words::Word;
 use super::{AgentLaunch, LogLimits, digest};
 use crate::core::spec::{self, AgentSpec, Mode, Permission, RestartSpec};
 use crate::ids::{AgentName, Capability};
-use crate::policy::{Grants, LandlockMode, Level, Limits};
-
-/// Processes and threads of an agent that asks for no other number.
-const PIDS: u64 = 1024;
+use crate::policy::{LandlockMode, Level};
 
 /// All agents of the file, also those that are wrong.
 pub(super) struct Agents(Vec<Agent>);
@@ -130,7 +128,7 @@ fn one(
     };
     let launch = launch(&raw, level, writable, scene, findings);
     let built = id.ok().zip(level).zip(launch.zip(permissions)).zip(raw.role.as_ref());
-    let built = built.map(|(((id, level), (launch, permissions)), role)| {
+    let built = built.map(|(((id, level), ((launch, wall_ms), permissions)), role)| {
         let launch = AgentLaunch { workspace_write: permissions.has(Permission::Write), ..launch };
         if !launch.workspace_write {
             keep_read_only(&raw, scene, findings);
@@ -145,10 +143,7 @@ fn one(
             ready: raw.ready.map_or_else(Default::default, |Word(ready)| ready),
             start_timeout_ms: time("start_timeout", raw.start_timeout.as_ref(), findings)
                 .unwrap_or(10_000),
-            wall_ms: raw
-                .limits
-                .as_ref()
-                .and_then(|limits| time("wall", limits.wall.as_ref(), findings)),
+            wall_ms,
             silence_ms: time("silence", raw.silence.as_ref(), findings),
             grace_ms: raw.grace.as_ref().map_or(5_000, |at| at.value.0),
             autostart: raw.autostart.unwrap_or(true),
@@ -201,7 +196,7 @@ fn launch(
     writable: bool,
     scene: &Scene<'_>,
     findings: &mut Findings,
-) -> Option<AgentLaunch> {
+) -> Option<(AgentLaunch, Option<u64>)> {
     let variables = variables(raw, scene, findings);
     let write = directories(raw.write.as_deref(), "`write` directory", scene, findings);
     for (directory, span) in write.iter().flatten() {
@@ -213,12 +208,22 @@ fn launch(
         None => scene.workspace.clone(),
     };
     let mode = raw.landlock.map_or_else(Default::default, |Word(mode)| mode);
+    let isolation = level.and_then(|level| {
+        let (read, write) = (read.as_deref()?, write.as_deref()?);
+        isolation(raw, level, read, write, scene, findings)
+    });
     let path = variables.env.get("PATH").map(String::as_str);
     let command = raw.command.as_ref().and_then(|command| {
         let program = program(command, path, level, scene, findings)?;
-        if level == Some(Level::Process) && mode == LandlockMode::Files {
-            let extra = read.iter().chain(&write).flatten().map(|(path, _)| path.as_path());
-            check_readable(&program, command, extra, scene, findings);
+        if let (Some(level), Some(isolation)) = (level, &isolation)
+            && (level == Level::Process && mode == LandlockMode::Files
+                || level >= Level::Namespaces)
+        {
+            let extra = || isolation.read.iter().chain(&isolation.write).map(PathBuf::as_path);
+            check_readable(&program, command, level, extra(), scene, findings);
+            if let Some(cwd) = cwd.as_deref().filter(|_| level >= Level::Namespaces) {
+                check_cwd(cwd, raw.cwd.as_ref(), extra(), scene, findings);
+            }
         }
         if writable {
             warn_of_writable(&program, command, write.as_deref(), scene, findings);
@@ -227,11 +232,11 @@ fn launch(
         if let Some(first) = words.first_mut()
             && first.contains('/')
         {
-            *first = program.to_str()?.to_owned();
+            let shown = if level >= Some(Level::Namespaces) { seen(&program) } else { program };
+            *first = shown.to_str()?.to_owned();
         }
         Some(words)
     });
-    let limits = limits(raw.limits.as_ref(), findings);
     let log = raw.log.as_ref().map_or_else(LogLimits::default, |log| {
         let standard = LogLimits::default();
         let max_bytes = log.max.as_ref().map_or(standard.max_bytes, |at| {
@@ -242,31 +247,42 @@ fn launch(
         });
         LogLimits { max_bytes, keep: log.keep.unwrap_or(standard.keep) }
     });
-    let granted = |grant| raw.grants.iter().flatten().any(|Word(word)| *word == grant);
-    let grants = Grants {
-        pty: granted(Grant::Pty),
-        shared_memory: granted(Grant::SharedMemory),
-        ..Grants::default()
-    };
-    let paths = |list: Option<Vec<(PathBuf, Range<usize>)>>| {
-        list.map(|list| list.into_iter().map(|(path, _)| path).collect())
-    };
-    Some(AgentLaunch {
+    let isolation = isolation?;
+    let launch = AgentLaunch {
         command: command?,
         cwd: cwd?,
         level: level?,
+        policy: isolation.policy,
         workspace_write: false,
-        enforcement: scene.enforcement,
+        enforcement: isolation.enforcement,
         env: variables.env,
         env_pass: variables.pass,
+        environment: isolation.environment,
         secrets: variables.secrets,
         landlock: mode,
-        read: paths(read)?,
-        write: paths(write)?,
-        grants,
-        limits,
+        read: isolation.read,
+        write: isolation.write,
+        hidden: isolation.hidden,
+        protected: isolation.protected,
+        network: isolation.network,
+        grants: isolation.grants,
+        filter: isolation.filter,
+        limits: isolation.limits,
+        tmp_bytes: isolation.tmp_bytes,
         log,
-    })
+        asked: isolation.asked,
+    };
+    Some((launch, isolation.wall_ms))
+}
+
+/// A program's path without symbolic links in its directory, which is where level 2 shows it. The name
+/// itself may be a link: some programs look at what they were called.
+fn seen(program: &Path) -> PathBuf {
+    let resolved = program.parent().and_then(|directory| directory.canonicalize().ok());
+    match (resolved, program.file_name()) {
+        (Some(directory), Some(name)) => directory.join(name),
+        _ => program.to_path_buf(),
+    }
 }
 
 /// A workspace that the role only reads can't lie in a directory that the agent writes.
@@ -298,38 +314,4 @@ fn directories(
         })
         .collect();
     all.into_iter().collect()
-}
-
-fn limits(raw: Option<&raw::AgentLimits>, findings: &mut Findings) -> Limits {
-    let standard = Limits { pids: Some(PIDS), ..Limits::default() };
-    let Some(raw) = raw else { return standard };
-    if let Some(cpu) = &raw.cpu {
-        findings.error_with_help(
-            &cpu.span,
-            "`cpu`, a share of processors, is not in this version",
-            "it needs level 2; `cpu_time` bounds the processor time of each process",
-        );
-    }
-    let cpu_seconds = raw.cpu_time.as_ref().map(|at| {
-        if at.value.0 < 1_000 {
-            findings.error(&at.span, "`cpu_time` must be at least 1s");
-        }
-        at.value.0.div_ceil(1_000)
-    });
-    let bytes = [("memory", &raw.memory), ("fsize", &raw.fsize)];
-    for (key, at) in bytes.into_iter().filter_map(|(key, at)| Some((key, at.as_ref()?))) {
-        at_least_one(key, at.value.0, &at.span, findings);
-    }
-    let counts = [("pids", &raw.pids), ("nofile", &raw.nofile)];
-    for (key, at) in counts.into_iter().filter_map(|(key, at)| Some((key, at.as_ref()?))) {
-        at_least_one(key, at.value, &at.span, findings);
-    }
-    Limits {
-        memory: raw.memory.as_ref().map(|at| at.value.0),
-        pids: raw.pids.as_ref().map_or(standard.pids, |at| Some(at.value)),
-        cpu_seconds,
-        nofile: raw.nofile.as_ref().map(|at| at.value),
-        file_size: raw.fsize.as_ref().map(|at| at.value.0),
-        cpu_milli: None,
-    }
 }

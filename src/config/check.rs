@@ -3,6 +3,7 @@
 //! Everything that can be checked is checked, whatever was wrong before it; only what depends on a
 //! missing part is left out.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +15,10 @@ use super::read::{At, Findings, Named};
 use super::scene::{Scene, at_least_one, directory, keep_from_own_files, level, socket_path};
 use super::units::{Bytes, Millis};
 use super::words::Word;
-use super::{ConfigError, Durability, Host, Mission, agents, source, tasks};
+use super::{ConfigError, Durability, Host, Mission, Problem, agents, source, tasks};
 use crate::core::spec::{Limits, MissionSpec, Permission, Permissions, Until, builtin_roles};
 use crate::ids::RoleName;
-use crate::policy::{Enforcement, Level};
+use crate::policy::Level;
 
 /// Bytes of log that a mission may have by default.
 const STORE_BYTES: u64 = 4 << 30;
@@ -37,8 +38,10 @@ pub(super) fn mission(
     }
     let mut findings = Findings::default();
     let raw = raw::File::of(document.get_ref(), 0..0, "", &mut findings);
-    let built = build(raw, absolute, host, &mut findings);
-    let problems = place(file, text, findings.list, &findings.masked);
+    let mut others = Vec::new();
+    let built = build(raw, (file, text), absolute, host, &mut findings, &mut others);
+    let mut problems = place(file, text, findings.list, &findings.masked);
+    problems.extend(others);
     match built {
         Some(mission) if problems.iter().all(|problem| problem.warning) => {
             Ok(Mission { warnings: problems, ..mission })
@@ -47,7 +50,15 @@ pub(super) fn mission(
     }
 }
 
-fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) -> Option<Mission> {
+/// `others` are problems of other files than this one.
+fn build(
+    raw: raw::File,
+    (named, text): (&Path, &str),
+    file: PathBuf,
+    host: &Host,
+    findings: &mut Findings,
+    others: &mut Vec<Problem>,
+) -> Option<Mission> {
     let base = file.parent().map(Path::to_path_buf).unwrap_or_default();
     let raw_limits = raw.limits.unwrap_or_default();
     let store_bytes = raw_limits.store_bytes.as_ref().map_or(STORE_BYTES, |at| at.value.0);
@@ -72,7 +83,11 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
             Some(at) => level(at, findings),
             None => Some(Level::Process),
         },
-        enforcement: head.enforcement.map_or(Enforcement::default(), |Word(word)| word),
+        enforcement: head.enforcement.map(|Word(word)| word),
+        file: named,
+        text,
+        policy: head.policy,
+        policies: RefCell::default(),
         roles,
     };
     if let Some(name) = &head.name {
@@ -80,6 +95,11 @@ fn build(raw: raw::File, file: PathBuf, host: &Host, findings: &mut Findings) ->
         socket_path(&socket, "the control socket", &name.span, findings);
     }
     let agents = agents::agents(raw.agents, &scene, &limits, findings);
+    if let Some(name) = &scene.policy {
+        // Also where every agent has its own: what is written is checked.
+        scene.policy(name, findings);
+    }
+    others.append(&mut scene.policies.borrow_mut().problems);
     let tasks = tasks::tasks(raw.tasks.unwrap_or_default(), &agents, &limits, findings);
     let mut roles = BTreeMap::new();
     for (name, permissions) in scene.roles {

@@ -13,24 +13,33 @@ pub(super) fn of(launch: &AgentLaunch) -> String {
         command,
         cwd,
         level,
+        policy: _, // a name; what it means is in the other fields
         workspace_write,
         enforcement,
         env,
         env_pass,
+        environment,
         secrets,
         landlock,
         read,
         write,
+        hidden,
+        protected,
+        network,
         grants,
+        filter,
         limits,
+        tmp_bytes,
         log,
+        asked: _, // lines of files
     } = launch;
     let mut hash = Fields(Sha256::new());
-    hash.field("missiond launch 1");
+    hash.field("missiond launch 2");
     hash.list("command", command);
     hash.field(&cwd.to_string_lossy());
     hash.field(&format!("{level} {workspace_write} {enforcement:?} {landlock:?} {grants:?}"));
     hash.field(&format!("{limits:?} {log:?}"));
+    hash.field(&format!("{network:?} {tmp_bytes:?} {filter:?}"));
     hash.list("env", env.iter().flat_map(|(name, value)| [name, value]));
     hash.list("env_pass", env_pass);
     hash.list(
@@ -45,6 +54,10 @@ pub(super) fn of(launch: &AgentLaunch) -> String {
     );
     hash.list("read", read.iter().map(|path| path.to_string_lossy()));
     hash.list("write", write.iter().map(|path| path.to_string_lossy()));
+    hash.list("hidden", hidden.iter().map(|path| path.to_string_lossy()));
+    hash.list("protected", protected);
+    let names = environment.as_deref();
+    hash.list(if names.is_some() { "environment" } else { "standard" }, names.unwrap_or_default());
     hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

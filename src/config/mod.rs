@@ -14,6 +14,8 @@ mod check;
 pub mod commands;
 mod digest;
 pub mod dirs;
+mod isolation;
+pub mod policy;
 mod problem;
 mod program;
 mod raw;
@@ -30,13 +32,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use self::problem::Problem;
 pub use self::secrets::SecretSource;
 pub use self::source::MAX_FILE;
 use crate::core::spec::MissionSpec;
 use crate::ids::AgentName;
-use crate::policy::{Enforcement, Grants, LandlockMode, Level, Limits};
+use crate::policy::bpf::Instruction;
+use crate::policy::sandbox::Network;
+use crate::policy::{Enforcement, Grants, LandlockMode, Level, Limits, Origin};
 
 /// A checked mission: everything the daemon needs to run it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,8 +82,10 @@ pub struct AgentLaunch {
     pub command: Vec<String>,
     /// Working directory, absolute.
     pub cwd: PathBuf,
-    /// Isolation level; in this version `none` or 1.
+    /// Isolation level; in this version `none`, 1 or 2.
     pub level: Level,
+    /// Name of the policy that this was made of, if there is one.
+    pub policy: Option<String>,
     /// Whether its role may write the workspace.
     pub workspace_write: bool,
     /// Whether the level may be granted in part.
@@ -87,20 +94,54 @@ pub struct AgentLaunch {
     pub env: BTreeMap<String, String>,
     /// Names of variables passed on from the daemon's environment.
     pub env_pass: Vec<String>,
+    /// Names of variables that pass because of the policy, `*` at the end for the rest of a name; the
+    /// standard ones if there is no policy.
+    pub environment: Option<Vec<String>>,
     /// Names of variables, and where their values come from.
     pub secrets: BTreeMap<String, SecretSource>,
     /// How much of Landlock.
     pub landlock: LandlockMode,
-    /// More directories to read and run programs from: absolute, without symbolic links.
+    /// More paths to read and run programs from: absolute, without symbolic links. Directories, but
+    /// for what a policy says at level 2.
     pub read: Vec<PathBuf>,
-    /// More directories to write: absolute, without symbolic links.
+    /// More paths to write: likewise.
     pub write: Vec<PathBuf>,
+    /// Level 2: paths that are never visible.
+    pub hidden: Vec<PathBuf>,
+    /// Level 2: names at the root of each writable tree that stay read-only, there or not; a
+    /// directory's ends in `/`.
+    pub protected: Vec<String>,
+    /// What it reaches of the network.
+    pub network: Network,
     /// Extra grants.
     pub grants: Grants,
+    /// Level 2: the seccomp filter, where it isn't the built-in one.
+    pub filter: Option<Arc<[Instruction]>>,
     /// Resource limits.
     pub limits: Limits,
+    /// Level 2: bytes of the private `/tmp`.
+    pub tmp_bytes: Option<u64>,
     /// Its logs.
     pub log: LogLimits,
+    /// Which line asked for what, for `missiond explain`.
+    pub asked: Asked,
+}
+
+/// Which line asked for what: `read /data`, `limits.memory`, `network`, ...
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asked(BTreeMap<String, Origin>);
+
+impl Asked {
+    /// Notes where something was asked for; the first to ask stays.
+    pub fn note(&mut self, what: impl Into<String>, origin: &Origin) {
+        self.0.entry(what.into()).or_insert_with(|| origin.clone());
+    }
+
+    /// Where something was asked for.
+    #[must_use]
+    pub fn origin(&self, what: &str) -> Option<&Origin> {
+        self.0.get(what)
+    }
 }
 
 /// Shows names of variables, no values.
@@ -110,6 +151,8 @@ impl fmt::Debug for AgentLaunch {
             .field("command", &self.command)
             .field("cwd", &self.cwd)
             .field("level", &self.level)
+            .field("policy", &self.policy)
+            .field("network", &self.network)
             .field("workspace_write", &self.workspace_write)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("env_pass", &self.env_pass)
@@ -176,6 +219,14 @@ pub enum ConfigError {
     /// This user has no place for a mission's state.
     #[error("error: {0}\n  help: set HOME or XDG_STATE_HOME")]
     NoHome(#[from] dirs::DirsError),
+    /// A policy that a command names can't be found.
+    #[error("error: {message}\n  help: {help}")]
+    Policy {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        help: String,
+    },
     /// Its content is wrong.
     #[error("{}", list(problems))]
     Invalid {
@@ -216,6 +267,10 @@ pub struct Host {
     pub path: Option<String>,
     /// The directory of `missionctl`, which stands first in it.
     pub missionctl_dir: Option<PathBuf>,
+    /// The home of whoever runs this: `~/` in policies.
+    pub home: Option<PathBuf>,
+    /// Where policies are found by name.
+    pub policies: Option<PathBuf>,
 }
 
 impl Host {
@@ -225,10 +280,17 @@ impl Host {
     /// The environment names no place for state.
     pub fn current() -> Result<Self, dirs::DirsError> {
         let executable = std::env::current_exe().ok();
+        let absolute = |name: &str| {
+            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
+        let home = absolute("HOME");
+        let config = absolute("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
         Ok(Host {
             places: dirs::Places::from_environment(|name| std::env::var_os(name))?,
             path: std::env::var("PATH").ok(),
             missionctl_dir: executable.and_then(|file| file.parent().map(Path::to_path_buf)),
+            home,
+            policies: config.map(|config| config.join("missiond/policies")),
         })
     }
 }

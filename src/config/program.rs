@@ -10,7 +10,7 @@ use super::read::{At, Findings};
 use super::scene::Scene;
 use super::source;
 use crate::policy::environment::DEFAULT_PATH;
-use crate::policy::{Level, landlock};
+use crate::policy::{Level, SYSTEM_PLACES, landlock};
 
 /// Finds the program of a command as execve(2) will, or reports why it can't be run.
 pub(super) fn program(
@@ -102,26 +102,58 @@ fn search(
         .find(|file| file.is_file() && access(file, AccessFlags::X_OK).is_ok())
 }
 
-/// Reports a program that level 1 doesn't let the agent read, which exec(2) would only call "permission
+/// Reports a program that its level doesn't let the agent read, which exec(2) would only call "permission
 /// denied".
 pub(super) fn check_readable<'a>(
     program: &Path,
     command: &At<Vec<At<String>>>,
+    level: Level,
     extra: impl Iterator<Item = &'a Path>,
     scene: &'a Scene<'_>,
     findings: &mut Findings,
 ) {
     let Ok(real) = program.canonicalize() else { return };
-    let system = landlock::SYSTEM.iter().map(Path::new);
-    let own = scene.workspace.as_deref().into_iter().chain(scene.host.missionctl_dir.as_deref());
-    if extra.chain(system).chain(own).any(|directory| real.starts_with(directory)) {
+    if visible(level, extra, scene).any(|directory| real.starts_with(directory)) {
         return;
     }
     let (Some(first), Some(directory)) = (command.value.first(), real.parent()) else { return };
     findings.error_with_help(
         &first.span,
-        format!("at level 1 the agent may not read program {}", real.display()),
+        format!("at level {level} the agent may not read program {}", real.display()),
         format!("allow its directory: read = [\"{}\"]", directory.display()),
+    );
+}
+
+/// Directories that an agent sees, beside its own.
+fn visible<'a>(
+    level: Level,
+    extra: impl Iterator<Item = &'a Path>,
+    scene: &'a Scene<'_>,
+) -> impl Iterator<Item = &'a Path> {
+    let level_1 = landlock::SYSTEM.iter().copied();
+    let level_2 = SYSTEM_PLACES.iter().map(|(path, _)| *path);
+    let is_2 = level >= Level::Namespaces;
+    let system = level_1.filter(move |_| !is_2).chain(level_2.filter(move |_| is_2));
+    let own = scene.workspace.as_deref().into_iter().chain(scene.host.missionctl_dir.as_deref());
+    extra.chain(system.map(Path::new)).chain(own)
+}
+
+/// Reports a working directory that isn't there at level 2.
+pub(super) fn check_cwd<'a>(
+    cwd: &Path,
+    named: Option<&At<String>>,
+    extra: impl Iterator<Item = &'a Path>,
+    scene: &'a Scene<'_>,
+    findings: &mut Findings,
+) {
+    let Some(named) = named else { return };
+    if visible(Level::Namespaces, extra, scene).any(|directory| cwd.starts_with(directory)) {
+        return;
+    }
+    findings.error_with_help(
+        &named.span,
+        format!("at level 2 the agent doesn't see its `cwd` {}", cwd.display()),
+        format!("allow it: read = [\"{0}\"] or write = [\"{0}\"]", cwd.display()),
     );
 }
 

@@ -9,10 +9,11 @@ use toml::de::DeValue;
 use super::Durability;
 use super::read::{At, Findings, Named, Read, Value, leaf, section};
 use super::units::{Bytes, Millis};
-use super::words::{Grant, Id, Word};
+use super::words::{Id, Word};
 use crate::core::spec::{Mode, Permission, ReadyWhen, RestartOn, Until};
 use crate::ids::{Capability, MissionName, RoleName, TaskId};
-use crate::policy::{Enforcement, LandlockMode, Level};
+use crate::policy::sandbox::Network;
+use crate::policy::{Enforcement, Grant, LandlockMode, Level};
 
 section! {
     /// A team of agents that work on one thing.
@@ -37,8 +38,10 @@ section! {
         required name: At<Id<MissionName>>,
         /// The shared tree, relative to this file: writable for roles with `write`, read-only for others.
         optional workspace: At<String>,
-        /// The isolation level of agents that don't say their own: "none" or 1 in this version.
+        /// The isolation level of agents that don't say their own: "none", 1 or 2 in this version.
         optional isolation: At<Level>,
+        /// The policy of agents that don't name their own: "minimal", "coding", "service", a name in ~/.config/missiond/policies, or "./FILE.toml". At level 2 it is "coding" by default.
+        optional policy: At<String>,
         /// When it ends by itself: "settled" (every task is) or "stopped" (never by itself).
         optional until: Word<Until>,
         /// "disk": acknowledged work survives a power cut; "process": it survives a crash of the daemon.
@@ -123,6 +126,10 @@ section! {
         optional mode: Word<Mode>,
         /// Its own isolation level.
         optional isolation: At<Level>,
+        /// Its own policy.
+        optional policy: At<String>,
+        /// What it reaches of the network, whatever its policy says: "none" (level 2) or "host".
+        optional network: At<Word<Network>>,
         /// When an ended service is started again.
         optional restart: Restart,
         /// When a service counts as up: "exec" (it runs) or "hello" (it has spoken on the bus).
@@ -151,8 +158,8 @@ section! {
         optional read: Vec<At<String>>,
         /// More directories that it may write.
         optional write: Vec<At<String>>,
-        /// Things beyond its own directories: "pty", "shared_memory".
-        optional grants: Vec<Word<Grant>>,
+        /// Things that most programs don't need: at level 1 "pty", "shared_memory"; at level 2 "ptrace", "userns", "io_uring", "perf".
+        optional grants: Vec<At<Word<Grant>>>,
         /// How much of its output is kept.
         optional log: Log,
     }
@@ -181,7 +188,7 @@ section! {
         optional memory: At<Bytes>,
         /// Processes and threads.
         optional pids: At<u64>,
-        /// Share of processors, such as 1.5. Needs level 2.
+        /// Share of processors, such as 1.5. Enforced where a cgroup is delegated to the user.
         optional cpu: At<Number>,
         /// Processor time of each process.
         optional cpu_time: At<Millis>,
@@ -191,6 +198,58 @@ section! {
         optional fsize: At<Bytes>,
         /// How long one process may live.
         optional wall: At<Millis>,
+        /// Size of its private /tmp and /dev/shm, each. Needs level 2.
+        optional tmp: At<Bytes>,
+    }
+}
+
+section! {
+    /// What agents may do to the machine.
+    PolicyFile {
+        /// The policy that this one adds to: a preset, a name, or a file relative to this one.
+        optional inherits: At<String>,
+        /// Paths to read and run programs from: /, ~/ or $WORKSPACE first.
+        optional read: Vec<At<String>>,
+        /// Paths to write.
+        optional write: Vec<At<String>>,
+        /// Paths that are never visible.
+        optional hidden: Vec<At<String>>,
+        /// Names at the root of each writable tree that stay read-only; a directory's ends in /.
+        optional protected: Vec<At<String>>,
+        /// Names of variables that pass from missiond's environment; a * at the end stands for the rest.
+        optional environment: Vec<At<String>>,
+        /// "none" or "host".
+        optional network: At<Word<Network>>,
+        /// "default", or a seccomp profile in OCI format, relative to this file.
+        optional syscalls: At<String>,
+        /// "ptrace", "userns", "io_uring", "perf"; at level 1 "pty", "shared_memory".
+        optional grants: Vec<At<Word<Grant>>>,
+        /// "required" or "best-effort".
+        optional landlock: At<Word<Enforcement>>,
+        /// What processes may use.
+        optional limits: PolicyLimits,
+    }
+}
+
+section! {
+    /// What processes may use, for a policy.
+    PolicyLimits {
+        /// Private writable memory of each process, or of the agent where a cgroup can be had.
+        optional memory: At<Bytes>,
+        /// Processes and threads.
+        optional pids: At<u64>,
+        /// Share of processors, such as 1.5.
+        optional cpu: At<Number>,
+        /// Processor time of each process.
+        optional cpu_time: At<Millis>,
+        /// Open files of each process.
+        optional nofile: At<u64>,
+        /// The largest file.
+        optional fsize: At<Bytes>,
+        /// How long a process may live.
+        optional wall: At<Millis>,
+        /// Size of the private /tmp and /dev/shm, each.
+        optional tmp: At<Bytes>,
     }
 }
 
@@ -353,19 +412,38 @@ impl JsonSchema for SecretEntry {
     }
 }
 
-/// A number with or without a fraction, above 0.
+/// A number with or without a fraction, above 0, in thousandths.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Number;
+pub(super) struct Number(pub(super) u32);
+
+/// The largest number of processors that a share is of.
+const MOST_PROCESSORS: f64 = 100_000.0;
 
 impl Read for Number {
     const EXPECTED: &'static str = "a number";
 
     fn read(value: &Value<'_>, path: &str, findings: &mut Findings) -> Option<Self> {
-        if value.get_ref().is_float() || value.get_ref().is_integer() {
-            return Some(Number);
+        let number: Option<f64> = match value.get_ref() {
+            DeValue::Float(digits) => digits.as_str().parse().ok(),
+            DeValue::Integer(digits) => {
+                i32::from_str_radix(digits.as_str(), digits.radix()).ok().map(f64::from)
+            }
+            DeValue::String(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => {
+                super::read::wrong_type::<Self>(value, path, findings);
+                return None;
+            }
+        };
+        let number = number.filter(|number| (0.001..=MOST_PROCESSORS).contains(number));
+        if number.is_none() {
+            let message = format!("{} must be from 0.001 to {MOST_PROCESSORS}", leaf(path));
+            findings.error(&value.span(), message);
         }
-        super::read::wrong_type::<Self>(value, path, findings);
-        None
+        // A cast of a float saturates.
+        number.map(|number| Number((number * 1000.0).round() as u32))
     }
 }
 

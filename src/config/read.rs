@@ -97,6 +97,12 @@ pub(super) fn leaf(path: &str) -> String {
 
 /// A table as messages call it: `[agents.writer]`.
 fn table_name(path: &str) -> String {
+    // A policy file has its own root.
+    let path = match path.strip_prefix("policy") {
+        Some("") => return "a policy".into(),
+        Some(rest) => rest.strip_prefix('.').unwrap_or(path),
+        None => path,
+    };
     match path.strip_suffix("[]") {
         Some(list) => format!("[[{list}]]"),
         None if path.is_empty() => "a mission file".into(),
@@ -106,6 +112,13 @@ fn table_name(path: &str) -> String {
 
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// Reports a bound of 0, which would let nothing through.
+pub(super) fn at_least_one(key: &str, value: u64, span: &Range<usize>, findings: &mut Findings) {
+    if value == 0 {
+        findings.error(span, format!("`{key}` must be at least 1"));
+    }
 }
 
 /// Reports a value of the wrong type.

@@ -1,14 +1,18 @@
 //! What the parts of a mission file are checked against, and the checks that several parts share.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::policy::{self, Refused};
+pub(super) use super::read::at_least_one;
 use super::read::{At, Findings};
-use super::{Host, dirs, source};
+use super::{Host, Problem, dirs, source};
 use crate::core::spec::Permissions;
 use crate::ids::{MissionName, RoleName};
-use crate::policy::{Enforcement, Level};
+use crate::policy::{Enforcement, Level, Origin, Policy};
 
 /// What the parts are checked against.
 pub(super) struct Scene<'a> {
@@ -18,30 +22,68 @@ pub(super) struct Scene<'a> {
     pub(super) name: Option<MissionName>,
     pub(super) workspace: Option<PathBuf>,
     pub(super) level: Option<Level>,
-    pub(super) enforcement: Enforcement,
+    /// What the mission says about kernels that lack something.
+    pub(super) enforcement: Option<Enforcement>,
+    /// The mission file, as origins call it, and its text.
+    pub(super) file: &'a Path,
+    pub(super) text: &'a str,
+    /// The policy that the mission names.
+    pub(super) policy: Option<At<String>>,
+    /// Policies that were loaded, and what is wrong with them.
+    pub(super) policies: RefCell<Policies>,
     /// The permissions of each role; none where its definition is wrong.
     pub(super) roles: BTreeMap<RoleName, Option<Permissions>>,
+}
+
+/// Policies by name; none for one that is wrong, whose problems are listed once.
+#[derive(Default)]
+pub(super) struct Policies {
+    pub(super) loaded: BTreeMap<String, Option<Arc<Policy>>>,
+    pub(super) problems: Vec<Problem>,
+}
+
+impl Scene<'_> {
+    /// The policy of a name; what is wrong with it is reported where it is named first.
+    pub(super) fn policy(&self, name: &At<String>, findings: &mut Findings) -> Option<Arc<Policy>> {
+        let mut policies = self.policies.borrow_mut();
+        if let Some(known) = policies.loaded.get(&name.value) {
+            return known.clone();
+        }
+        let policy = match policy::load(&name.value, &self.base, self.host) {
+            Ok(policy) => Some(Arc::new(policy)),
+            Err(Refused::Nowhere { message, help }) => {
+                findings.error_with_help(&name.span, message, help);
+                None
+            }
+            Err(Refused::Problems(problems)) => {
+                policies.problems.extend(problems);
+                None
+            }
+        };
+        policies.loaded.insert(name.value.clone(), policy.clone());
+        policy
+    }
+
+    /// The line of a place in the mission file.
+    pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
+        let before = self.text.get(..span.start).unwrap_or_default();
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        Origin { file: self.file.to_string_lossy().into(), line }
+    }
 }
 
 /// A level that this version grants.
 pub(super) fn level(at: &At<Level>, findings: &mut Findings) -> Option<Level> {
     let level = at.value;
-    if level <= Level::Process {
+    if level <= Level::Namespaces {
         return Some(level);
     }
     findings.error_with_help(
         &at.span,
         format!("isolation level {level} is not in this version"),
-        "a level is granted in full or not at all; this version has \"none\" and 1",
+        "a level is granted in full or not at all; this version has \"none\", 1 and 2",
     );
     None
-}
-
-/// Reports a bound of 0, which would let nothing through.
-pub(super) fn at_least_one(key: &str, value: u64, span: &Range<usize>, findings: &mut Findings) {
-    if value == 0 {
-        findings.error(span, format!("`{key}` must be at least 1"));
-    }
 }
 
 /// An existing directory, absolute and without symbolic links.

@@ -11,7 +11,8 @@ use super::problem::nearest;
 use super::read::{Findings, Read, Value, leaf, wrong_type};
 use crate::core::spec::{Mode, Permission, ReadyWhen, RestartOn, Until};
 use crate::ids::IdError;
-use crate::policy::{Enforcement, LandlockMode, Level};
+use crate::policy::sandbox::Network;
+use crate::policy::{Enforcement, Grant, LandlockMode, Level};
 
 /// An enum whose values are written as words.
 pub(super) trait Words: Copy + 'static {
@@ -110,15 +111,11 @@ impl Words for Enforcement {
         &[("required", Enforcement::Required), ("best-effort", Enforcement::BestEffort)];
 }
 impl Words for Grant {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("pty", Grant::Pty), ("shared_memory", Grant::SharedMemory)];
+    const WORDS: &'static [(&'static str, Self)] = &Grant::ALL;
 }
-
-/// Something beyond an agent's own directories; see [`crate::policy::Grants`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grant {
-    Pty,
-    SharedMemory,
+impl Words for Network {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("none", Network::None), ("host", Network::Host)];
 }
 
 /// An id of `ids`, checked by its own rule.

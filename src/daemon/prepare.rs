@@ -149,7 +149,7 @@ pub(super) fn prepare(ground: &Ground, launch: &Launch) -> Result<Ready, SetupFa
     let mut roots = roots(ground, config, &dirs, task.as_ref());
     let (protection, unprotected) =
         workspace::protect(ground, config, launch.can_write, &dirs, &mut roots)?;
-    let plan = plan(ground, config, launch.can_write, roots)?;
+    let plan = plan(ground, &launch.agent, config, launch.can_write, roots)?;
     let mut gaps: Vec<_> = plan.gaps.iter().map(ToString::to_string).chain(unprotected).collect();
     let cgroup = match (&plan.cgroup, &ground.cgroups) {
         (Some(limits), Ok(cgroups)) => {
@@ -378,6 +378,7 @@ fn environment(
     let (home, tmp) = (dirs.home(), dirs.tmp());
     policy::environment(&EnvironmentRequest {
         level: config.level,
+        allowed: config.environment.as_deref(),
         host: &ground.environment,
         home: Some(&home),
         tmpdir: Some(&tmp),
@@ -387,6 +388,13 @@ fn environment(
         workspace: Some(&ground.mission.workspace),
     })
     .map_err(|error| refused("environment", &error))
+}
+
+/// Where all missions of the user have their sockets, logs and homes: only what is this agent's own of
+/// it is visible, whatever directory around it is granted.
+fn own_places(ground: &Ground) -> impl Iterator<Item = PathBuf> {
+    let missions = [ground.dirs.runtime(), ground.dirs.state()];
+    missions.into_iter().filter_map(Path::parent).map(Path::to_owned)
 }
 
 fn roots(
@@ -411,12 +419,14 @@ fn roots(
             .chain(task.and_then(|task| task.file.parent()).map(Path::to_owned))
             .collect(),
         extra_write: config.write.clone(),
-        ..Roots::default()
+        hidden: config.hidden.iter().cloned().chain(own_places(ground)).collect(),
+        protected: Vec::new(),
     }
 }
 
 fn plan(
     ground: &Ground,
+    agent: &AgentName,
     config: &AgentLaunch,
     can_write: bool,
     roots: Roots,
@@ -430,8 +440,10 @@ fn plan(
         landlock_min_abi: 0,
         grants: config.grants,
         limits: config.limits,
-        network: policy::sandbox::Network::Host,
-        ..PlanRequest::default()
+        network: config.network,
+        hostname: agent.to_string(),
+        tmp_bytes: config.tmp_bytes,
+        filter: config.filter.clone(),
     };
     let mut host = host_facts().map_err(failed("look at this machine"))?;
     host.cgroup = ground.cgroups.is_ok();

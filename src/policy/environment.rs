@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Level;
+use super::model::passes;
 
 /// Names that pass from the host at level 1; every `LC_*` does as well.
 pub const ALLOWED: [&str; 7] = ["PATH", "LANG", "TERM", "TZ", "SHELL", "USER", "LOGNAME"];
@@ -19,6 +20,9 @@ pub const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 pub struct EnvironmentRequest<'a> {
     /// Decides what passes from `host`.
     pub level: Level,
+    /// What passes from `host` at level 1 and up, `*` at the end for the rest of a name; [`ALLOWED`]
+    /// and every `LC_*` if none.
+    pub allowed: Option<&'a [String]>,
     /// The daemon's own environment. Its `MISSION_*` never pass: they belong to another agent.
     pub host: &'a [(String, String)],
     /// The agent's `$HOME`; replaces the host's at level 1.
@@ -62,7 +66,11 @@ pub fn environment(
     let scrubbed = request.level > Level::None;
     let mut all = BTreeMap::<String, String>::new();
     for (name, value) in request.host {
-        let passes = !scrubbed || ALLOWED.contains(&name.as_str()) || name.starts_with("LC_");
+        let passes = !scrubbed
+            || match request.allowed {
+                Some(allowed) => passes(allowed, name),
+                None => ALLOWED.contains(&name.as_str()) || name.starts_with("LC_"),
+            };
         if passes && !reserved(name) && check(name, value).is_ok() {
             all.insert(name.clone(), value.clone());
         }

@@ -101,6 +101,7 @@ impl Rig {
             argv: argv.iter().map(|&word| word.into()).collect(),
             cwd: self.path("workspace"),
             environment: environment(&EnvironmentRequest {
+                allowed: None,
                 level: request.level,
                 host: &host,
                 home: Some(&home),

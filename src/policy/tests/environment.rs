@@ -10,6 +10,7 @@ fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
 
 fn request<'a>(level: Level, host: &'a [(String, String)]) -> EnvironmentRequest<'a> {
     EnvironmentRequest {
+        allowed: None,
         level,
         host,
         home: Some(Path::new("/state/home")),
