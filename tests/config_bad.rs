@@ -137,7 +137,7 @@ fn values() {
     let answers = table(&[
         ("an isolation of 4", format!("{HEAD}isolation = 4\n{AGENT}")),
         ("an isolation of 0", format!("{HEAD}isolation = 0\n{AGENT}")),
-        ("an isolation of 2", format!("{HEAD}isolation = 2\n{AGENT}")),
+        ("an isolation of 3", format!("{HEAD}isolation = 3\n{AGENT}")),
         ("an isolation of 3 of one agent", format!("{HEAD}{AGENT}isolation = 3\n")),
         ("an isolation in words", format!("{HEAD}isolation = \"full\"\n{AGENT}")),
         ("a mode that isn't one", format!("{HEAD}{AGENT}mode = \"tasks\"\n")),
@@ -151,7 +151,7 @@ fn values() {
         ("a size without a unit", format!("{HEAD}{AGENT}limits = {{ memory = \"2\" }}\n")),
         ("a size that isn't one", format!("{HEAD}{AGENT}[limits]\nmax_content = \"lots\"\n")),
         ("a bound of nothing", format!("{HEAD}{AGENT}[limits]\nmax_nacks = 0\n")),
-        ("a limit that level 1 can't keep", format!("{HEAD}{AGENT}limits = {{ cpu = 1.5 }}\n")),
+        ("a share of no processor", format!("{HEAD}{AGENT}limits = {{ cpu = 0 }}\n")),
         ("a mission name with capitals", "[mission]\nname = \"My Mission\"\nworkspace = \"tree\"\n[agents.a]\nrole = \"write\"\ncommand = [\"true\"]\n".into()),
         ("an agent named operator", format!("{HEAD}[agents.operator]\nrole = \"write\"\ncommand = [\"true\"]\n")),
         ("an unknown permission", format!("{HEAD}{AGENT}[roles.r]\npermissions = [\"read\", \"wirte\"]\n")),

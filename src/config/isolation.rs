@@ -175,8 +175,11 @@ fn over(
     }
     if let Some(said) = &policy.network {
         asked.note("network", &said.origin);
-        all.network = network.unwrap_or(said.value);
     }
+    // A policy that says nothing about the network gives none, where that can be.
+    let silent = if level >= Level::Namespaces { Network::None } else { Network::Host };
+    all.network =
+        network.unwrap_or_else(|| policy.network.as_ref().map_or(silent, |said| said.value));
     if let Some(said) = &policy.landlock {
         asked.note("landlock", &said.origin);
         all.enforcement = scene.enforcement.unwrap_or(said.value);
