@@ -22,6 +22,7 @@ pub mod limits;
 pub mod model;
 mod plan;
 mod request;
+pub mod restrict;
 pub mod sandbox;
 pub mod seccomp;
 mod tree;

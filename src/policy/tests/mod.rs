@@ -4,4 +4,5 @@ mod environment;
 mod filter;
 mod plan;
 mod profile;
+mod restrict;
 mod tree;
