@@ -136,7 +136,7 @@ fn wanted(ground: &Ground, config: &AgentLaunch, can_write: bool) -> Wanted {
     let own = [ground.dirs.runtime(), ground.dirs.state()];
     Wanted {
         trees,
-        names: Vec::new(),
+        names: config.protected.clone(),
         files: files(ground),
         keep_out: own.iter().filter_map(|dir| dir.parent()).map(Path::to_owned).collect(),
         home,
