@@ -48,6 +48,8 @@ impl Rig {
             places: places.unwrap(),
             path: std::env::var("PATH").ok(),
             missionctl_dir: None,
+            home: None,
+            policies: None,
         };
         for name in ["run", "ws"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
