@@ -19,7 +19,7 @@ use missiond::store::{
 };
 
 use super::child::{Running, Strace, command, no_strace};
-use super::matrix::skip;
+use super::matrix::{skip, skip_for};
 use super::script::{DIR, SCRIPT, event, pause, say};
 
 fn open(dir: &Path) -> (Opened, mpsc::Receiver<Notice>) {
@@ -95,6 +95,12 @@ fn syncing_child() {
 
 #[test]
 fn nothing_that_the_store_does_drops_its_locks_and_what_drops_them_is_noticed() {
+    if Command::new("sqlite3").arg("--version").output().is_err() {
+        const TEST: &str =
+            "nothing_that_the_store_does_drops_its_locks_and_what_drops_them_is_noticed";
+        skip_for("sqlite3", TEST, "no sqlite3 program");
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let wal = state.join("mission.db-wal");

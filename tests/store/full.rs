@@ -2,7 +2,7 @@
 
 use missiond::store::{AppendError, Class, Notice, Options, Record, WriteError, verify};
 
-use super::support::{open, options, record, sqlite, try_open};
+use super::support::{open, options, record, skip_without_sqlite3, sqlite, try_open};
 
 fn big(seq: u64, bytes: usize) -> Record {
     Record { content: Some("x".repeat(bytes).into()), ..record(seq) }
@@ -62,6 +62,9 @@ fn facts_are_written_over_the_limit_and_requests_are_not() {
 
 #[test]
 fn a_log_that_somebody_else_wrote_to_is_fatal() {
+    if skip_without_sqlite3("a_log_that_somebody_else_wrote_to_is_fatal") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     log.fill(1, 1);

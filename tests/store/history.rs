@@ -4,7 +4,9 @@ use std::sync::mpsc;
 
 use missiond::store::{Class, Durability, Head, JobError, NewSnapshot, Options, Record, verify};
 
-use super::support::{DEADLINE, Log, open, options, record, sqlite, try_open};
+use super::support::{
+    DEADLINE, Log, open, options, record, skip_without_sqlite3, sqlite, try_open,
+};
 
 /// Runs a job and waits for its outcome.
 fn job<T: Send + 'static>(
@@ -38,6 +40,9 @@ fn fill_fast(log: &Log, first: u64, last: u64) -> Head {
 
 #[test]
 fn the_newest_snapshot_comes_back_at_open_and_two_are_kept() {
+    if skip_without_sqlite3("the_newest_snapshot_comes_back_at_open_and_two_are_kept") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     for (seq, state) in [(1, "one"), (2, "two"), (3, "three")] {
@@ -68,6 +73,11 @@ fn a_snapshot_of_a_head_that_never_was_is_refused() {
 
 #[test]
 fn a_damaged_snapshot_falls_back_to_the_older_one_and_then_to_the_whole_log() {
+    if skip_without_sqlite3(
+        "a_damaged_snapshot_falls_back_to_the_older_one_and_then_to_the_whole_log",
+    ) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let first = log.fill(1, 1);
@@ -121,6 +131,11 @@ fn erased_content_is_gone_from_the_files_and_the_chain_still_verifies() {
 
 #[test]
 fn pruning_takes_whole_segments_below_the_oldest_snapshot_and_leaves_their_heads() {
+    if skip_without_sqlite3(
+        "pruning_takes_whole_segments_below_the_oldest_snapshot_and_leaves_their_heads",
+    ) {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let fast = Options { durability: Durability::Process, ..options() };
     let log = try_open(dir.path(), &fast).unwrap();

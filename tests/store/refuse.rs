@@ -5,7 +5,7 @@ use std::path::Path;
 
 use missiond::store::{AppendError, Class, OpenError, Options, Record};
 
-use super::support::{db, open, options, record, skip, sqlite, try_open};
+use super::support::{db, open, options, record, skip, skip_without_sqlite3, sqlite, try_open};
 
 fn refused(dir: &Path) -> OpenError {
     try_open(dir, &options()).err().expect("the log is refused")
@@ -58,6 +58,9 @@ fn the_lock_of_a_dead_opener_is_taken_over() {
 
 #[test]
 fn a_log_with_a_newer_layout_is_refused() {
+    if skip_without_sqlite3("a_log_with_a_newer_layout_is_refused") {
+        return;
+    }
     let dir = closed_log();
     sqlite(dir.path(), "PRAGMA user_version = 99");
     let error = refused(dir.path());
@@ -81,6 +84,9 @@ fn a_log_with_a_newer_event_is_refused() {
 
 #[test]
 fn a_file_that_is_not_a_log_is_refused_and_left_as_it_is() {
+    if skip_without_sqlite3("a_file_that_is_not_a_log_is_refused_and_left_as_it_is") {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     chmod(dir.path(), 0o700);
     let other = "a letter to my mother, which is longer than a hundred bytes, so that SQLite takes \

@@ -106,6 +106,15 @@ pub(crate) fn sqlite(dir: &Path, sql: &str) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// True if there is no sqlite3 program and the test is skipped.
+pub(crate) fn skip_without_sqlite3(test: &str) -> bool {
+    let present = std::process::Command::new("sqlite3").arg("--version").output().is_ok();
+    if !present {
+        skip(test, "sqlite3", "no sqlite3 program");
+    }
+    !present
+}
+
 /// Skips a test, or fails it when `MISSIOND_REQUIRE` names what is missing.
 pub(crate) fn skip(test: &str, needs: &str, why: &str) {
     let required = std::env::var("MISSIOND_REQUIRE").unwrap_or_default();
