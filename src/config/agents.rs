@@ -13,7 +13,7 @@ use super::scene::{Scene, at_least_one, directory, keep_from_own_files, level, s
 use super::units::Millis;
 use super::variables::variables;
 use super::words::Word;
-use super::{AgentLaunch, LogLimits, digest};
+use super::{AgentLaunch, LogLimits, WorkspaceMode, digest};
 use crate::core::spec::{self, AgentSpec, Mode, Permission, RestartSpec};
 use crate::ids::{AgentName, Capability};
 use crate::policy::{LandlockMode, Level};
@@ -254,6 +254,7 @@ fn launch(
         level: level?,
         policy: isolation.policy,
         workspace_write: false,
+        workspace_mode: workspace_mode(raw, level, scene, findings),
         enforcement: isolation.enforcement,
         env: variables.env,
         env_pass: variables.pass,
@@ -283,6 +284,28 @@ fn seen(program: &Path) -> PathBuf {
         (Some(directory), Some(name)) => directory.join(name),
         _ => program.to_path_buf(),
     }
+}
+
+/// What the agent writes: only a sandbox has a tree of its own.
+fn workspace_mode(
+    raw: &raw::Agent,
+    level: Option<Level>,
+    scene: &Scene<'_>,
+    findings: &mut Findings,
+) -> WorkspaceMode {
+    let Some(At { value: Word(mode), span }) =
+        raw.workspace_mode.as_ref().or(scene.workspace_mode.as_ref())
+    else {
+        return WorkspaceMode::default();
+    };
+    if *mode == WorkspaceMode::Private && level.is_some_and(|level| level < Level::Namespaces) {
+        findings.error_with_help(
+            span,
+            "a private workspace needs isolation level 2",
+            "set `isolation = 2` for these agents, or `workspace_mode = \"shared\"`",
+        );
+    }
+    *mode
 }
 
 /// A workspace that the role only reads can't lie in a directory that the agent writes.

@@ -83,6 +83,7 @@ fn build(
             Some(at) => level(at, findings),
             None => Some(Level::Process),
         },
+        workspace_mode: head.workspace_mode,
         enforcement: head.enforcement.map(|Word(word)| word),
         file: named,
         text,

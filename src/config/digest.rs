@@ -4,7 +4,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{AgentLaunch, SecretSource};
+use super::{AgentLaunch, SecretSource, WorkspaceMode};
 
 /// SHA-256, as 64 hexadecimal digits, over length-prefixed fields in a fixed order.
 pub(super) fn of(launch: &AgentLaunch) -> String {
@@ -15,6 +15,7 @@ pub(super) fn of(launch: &AgentLaunch) -> String {
         level,
         policy: _, // a name; what it means is in the other fields
         workspace_write,
+        workspace_mode,
         enforcement,
         env,
         env_pass,
@@ -40,6 +41,9 @@ pub(super) fn of(launch: &AgentLaunch) -> String {
     hash.field(&format!("{level} {workspace_write} {enforcement:?} {landlock:?} {grants:?}"));
     hash.field(&format!("{limits:?} {log:?}"));
     hash.field(&format!("{network:?} {tmp_bytes:?} {filter:?}"));
+    if *workspace_mode != WorkspaceMode::Shared {
+        hash.field(&format!("{workspace_mode:?}"));
+    }
     hash.list("env", env.iter().flat_map(|(name, value)| [name, value]));
     hash.list("env_pass", env_pass);
     hash.list(

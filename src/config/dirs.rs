@@ -222,6 +222,7 @@ impl Dirs {
 ///
 /// ```text
 /// root  home/  tmp/  log/{stdout.log,stderr.log}  lock  checkpoint/  handoff/TASK/  task/TASK/{...}
+///       private/{upper,work,session.json}
 /// bus   bus.sock
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,6 +295,12 @@ impl AgentDirs {
     #[must_use]
     pub fn handoff(&self) -> PathBuf {
         self.root.join("handoff")
+    }
+
+    /// What it has changed in a private workspace; it sees that only through the workspace.
+    #[must_use]
+    pub fn private(&self) -> PathBuf {
+        self.root.join("private")
     }
 
     fn tasks(&self) -> PathBuf {

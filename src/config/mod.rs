@@ -74,6 +74,16 @@ pub enum Durability {
     Process,
 }
 
+/// What an agent writes when it writes the workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WorkspaceMode {
+    /// The workspace.
+    #[default]
+    Shared,
+    /// A copy of its own, from which a person takes changes back.
+    Private,
+}
+
 /// How to start an agent. Holds no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AgentLaunch {
@@ -88,6 +98,8 @@ pub struct AgentLaunch {
     pub policy: Option<String>,
     /// Whether its role may write the workspace.
     pub workspace_write: bool,
+    /// What it writes then.
+    pub workspace_mode: WorkspaceMode,
     /// Whether the level may be granted in part.
     pub enforcement: Enforcement,
     /// Environment variables with their values. Their names never begin with `MISSION_`.

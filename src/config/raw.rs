@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::Durability;
 use super::read::{At, Findings, Named, Read, Value, leaf, section};
 use super::units::{Bytes, Millis};
 use super::words::{Id, Word};
+use super::{Durability, WorkspaceMode};
 use crate::core::spec::{Mode, Permission, ReadyWhen, RestartOn, Until};
 use crate::ids::{Capability, MissionName, RoleName, TaskId};
 use crate::policy::sandbox::Network;
@@ -46,6 +46,8 @@ section! {
         optional until: Word<Until>,
         /// "disk": acknowledged work survives a power cut; "process": it survives a crash of the daemon.
         optional durability: Word<Durability>,
+        /// "shared": agents write the workspace itself. "private": each writes a copy of its own, and `missionctl workspace accept` takes changes back. Needs level 2.
+        optional workspace_mode: At<Word<WorkspaceMode>>,
         /// Whether a kernel without Landlock or seccomp is refused ("required") or reported ("best-effort").
         optional enforcement: Word<Enforcement>,
     }
@@ -130,6 +132,8 @@ section! {
         optional policy: At<String>,
         /// What it reaches of the network, whatever its policy says: "none" (level 2) or "host".
         optional network: At<Word<Network>>,
+        /// Its own way to write the workspace: "shared" or "private".
+        optional workspace_mode: At<Word<WorkspaceMode>>,
         /// When an ended service is started again.
         optional restart: Restart,
         /// When a service counts as up: "exec" (it runs) or "hello" (it has spoken on the bus).

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::policy::{self, Refused};
 pub(super) use super::read::at_least_one;
 use super::read::{At, Findings};
-use super::{Host, Problem, dirs, source};
+use super::words::Word;
+use super::{Host, Problem, WorkspaceMode, dirs, source};
 use crate::core::spec::Permissions;
 use crate::ids::{MissionName, RoleName};
 use crate::policy::{Enforcement, Level, Origin, Policy};
@@ -22,6 +23,8 @@ pub(super) struct Scene<'a> {
     pub(super) name: Option<MissionName>,
     pub(super) workspace: Option<PathBuf>,
     pub(super) level: Option<Level>,
+    /// What agents write that don't say so themselves.
+    pub(super) workspace_mode: Option<At<Word<WorkspaceMode>>>,
     /// What the mission says about kernels that lack something.
     pub(super) enforcement: Option<Enforcement>,
     /// The mission file, as origins call it, and its text.

@@ -6,9 +6,9 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use toml::de::DeValue;
 
-use super::Durability;
 use super::problem::nearest;
 use super::read::{Findings, Read, Value, leaf, wrong_type};
+use super::{Durability, WorkspaceMode};
 use crate::core::spec::{Mode, Permission, ReadyWhen, RestartOn, Until};
 use crate::ids::IdError;
 use crate::policy::sandbox::Network;
@@ -100,6 +100,10 @@ impl Words for Permission {
 impl Words for Durability {
     const WORDS: &'static [(&'static str, Self)] =
         &[("disk", Durability::Disk), ("process", Durability::Process)];
+}
+impl Words for WorkspaceMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("shared", WorkspaceMode::Shared), ("private", WorkspaceMode::Private)];
 }
 impl Words for LandlockMode {
     const WORDS: &'static [(&'static str, Self)] =

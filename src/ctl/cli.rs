@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::command::{
     agent, assign, checkpoint, events, handoff, inbox, lifecycle, logs, messages, send, status,
-    tail, task,
+    tail, task, workspace,
 };
 use super::out::Format;
 use crate::ids::{Key, MissionName};
@@ -76,6 +76,7 @@ pub(crate) enum Command {
     Assign(assign::Assign),
     Handoff(handoff::Handoff),
     Checkpoint(checkpoint::Checkpoint),
+    Workspace(workspace::Workspace),
     // messages
     Send(send::Send),
     Inbox(inbox::Inbox),

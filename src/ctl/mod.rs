@@ -106,6 +106,7 @@ fn run(context: &mut Context, command: Command) -> Result<(), CtlError> {
             Command::Assign(assign) => assign.run(context).await,
             Command::Handoff(handoff) => handoff.run(context).await,
             Command::Checkpoint(checkpoint) => checkpoint.run(context).await,
+            Command::Workspace(workspace) => workspace.run(context).await,
             Command::Send(send) => send.run(context).await,
             Command::Inbox(inbox) => inbox.run(context).await,
             Command::Ack(ack) => ack.run(context).await,

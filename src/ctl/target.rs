@@ -65,6 +65,25 @@ pub(crate) async fn find(env: &Env, named: Option<&MissionName>) -> Result<Targe
     }
 }
 
+/// Which mission is meant, whether it runs or not.
+///
+/// # Errors
+/// Nothing names one, and none or several run.
+pub(crate) async fn mission(
+    env: &Env,
+    named: Option<&MissionName>,
+) -> Result<MissionName, CtlError> {
+    if let Some(name) = named.cloned().or_else(|| file_above(env).map(|(_, name)| name)) {
+        return Ok(name);
+    }
+    let places = places(env)?;
+    match running(&places).await?.as_slice() {
+        [] => Err(CtlError::NoMission { root: places.bases()[0].to_owned() }),
+        [one] => Ok(one.clone()),
+        several => Err(CtlError::Several { names: several.to_vec() }),
+    }
+}
+
 /// Where missions of this user have their sockets.
 fn places(env: &Env) -> Result<Places, CtlError> {
     // Only the runtime directory matters here, so a missing home directory is no obstacle.

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::ground::Ground;
 use super::prepare::open_dir;
+use crate::config::WorkspaceMode;
 use crate::core::denied::{Code, Denied};
 use crate::core::json::Json;
 use crate::core::spec::Limits;
@@ -232,6 +233,16 @@ pub(super) fn named_files(
         return Err(Denied::new(Code::Limit, message));
     }
     let dirs = ground.dirs.agent(agent);
+    let mode = ground.mission.agents.get(agent).map(|launch| launch.workspace_mode);
+    if mode == Some(WorkspaceMode::Private)
+        && let Some(path) = paths.iter().find(|path| in_workspace(ground, path))
+    {
+        // What is there is not what the agent sees there.
+        let message = format!(
+            "`{path}` lies in a private workspace: copy it to $MISSION_CHECKPOINT_DIR, and name that"
+        );
+        return Err(Denied::new(Code::Invalid, message));
+    }
     let roots = [
         ground.mission.workspace.clone(),
         dirs.home(),
@@ -264,6 +275,14 @@ pub(super) fn named_files(
         stored.add(name, blob, mode);
     }
     Ok(stored)
+}
+
+fn in_workspace(ground: &Ground, path: &str) -> bool {
+    let (path, workspace) = (Path::new(path), &ground.mission.workspace);
+    let own = [ground.dirs.state(), ground.dirs.runtime()];
+    // A relative path may be one of the workspace; `missionctl` only sends absolute ones.
+    path.is_relative()
+        || path.starts_with(workspace) && !own.iter().any(|dir| path.starts_with(dir))
 }
 
 /// The root that holds a path, and the path below it.

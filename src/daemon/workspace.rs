@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::ground::Ground;
 use super::prepare::refused;
 use crate::config::dirs::AgentDirs;
-use crate::config::{AgentLaunch, SecretSource};
-use crate::policy::{Level, Roots};
+use crate::config::{AgentLaunch, SecretSource, WorkspaceMode};
+use crate::policy::{Level, PrivateTree, Roots};
 use crate::supervise::SetupFailure;
+use crate::workspace::private::{Private, Upper};
 use crate::workspace::{
     Cleaned, Later, Registry, RegistryError, Scanner, User, Wanted, git_dir_outside, inspect,
 };
@@ -93,10 +94,14 @@ pub(super) fn protect(
     if !can_write {
         roots.extra_read.extend(git_dir_outside(workspace, &wanted.keep_out));
     }
-    if wanted.trees.is_empty() {
-        return Ok((None, Vec::new()));
-    }
     let guards = &ground.guards;
+    let mut gaps = Vec::new();
+    if can_write && config.workspace_mode == WorkspaceMode::Private {
+        gaps = private(ground, &wanted, dirs, roots)?;
+    }
+    if wanted.trees.is_empty() {
+        return Ok((None, gaps));
+    }
     let mut found =
         guards.scanner.search(&wanted, false).map_err(|error| refused("protect", &error))?;
     roots.protected.extend(found.protected().map_err(|error| refused("protect", &error))?);
@@ -110,12 +115,35 @@ pub(super) fn protect(
         repositories: found.repositories,
         user: Some(user),
     };
-    Ok((Some(protection), found.gaps))
+    gaps.append(&mut found.gaps);
+    Ok((Some(protection), gaps))
+}
+
+/// Makes the agent's own side of the workspace ready. Nothing there needs protection; what would be
+/// protected is what never comes back.
+fn private(
+    ground: &Ground,
+    wanted: &Wanted,
+    dirs: &AgentDirs,
+    roots: &mut Roots,
+) -> Result<Vec<String>, SetupFailure> {
+    let workspace = &ground.mission.workspace;
+    let real = Wanted { trees: vec![workspace.clone()], ..wanted.clone() };
+    let found = ground.guards.scanner.search(&real, false);
+    let found = found.map_err(|error| refused("private workspace", &error))?;
+    let protected: Vec<PathBuf> = found.places().map(Path::to_owned).collect();
+    let begun = Private::at(dirs.private()).begin(workspace, &protected);
+    let Upper { upper, work } = begun.map_err(|error| refused("private workspace", &error))?;
+    roots.private = Some(PrivateTree { upper, work });
+    // A work tree's repository outside can't be private as well: it is only read.
+    roots.extra_read.extend(found.outside);
+    Ok(found.gaps)
 }
 
 /// What is searched for an agent.
 fn wanted(ground: &Ground, config: &AgentLaunch, can_write: bool) -> Wanted {
-    let workspace = can_write.then_some(&ground.mission.workspace);
+    let shared = can_write && config.workspace_mode == WorkspaceMode::Shared;
+    let workspace = shared.then_some(&ground.mission.workspace);
     let mut trees: Vec<PathBuf> = Vec::new();
     for tree in workspace.into_iter().chain(&config.write) {
         if !trees.iter().any(|other| tree.starts_with(other)) {

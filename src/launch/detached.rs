@@ -26,6 +26,7 @@ pub(super) fn places(plan: &SandboxPlan) -> Vec<PathBuf> {
     let places = plan.tree.iter().filter_map(|node| match node {
         Node::Pin { target } | Node::Protect { target } | Node::Hide { target } => Some(target),
         Node::Bind { .. }
+        | Node::Overlay { .. }
         | Node::Symlink { .. }
         | Node::Directory { .. }
         | Node::File { .. }
@@ -96,7 +97,8 @@ fn unescape(field: &[u8]) -> OsString {
 
 /// What is told of detached places.
 pub(super) fn describe(places: &[PathBuf]) -> String {
-    let shown = |path: &Path| String::from_utf8_lossy(OsStr::as_bytes(path.as_os_str())).into_owned();
+    let shown =
+        |path: &Path| String::from_utf8_lossy(OsStr::as_bytes(path.as_os_str())).into_owned();
     let mut names: Vec<String> = places.iter().take(3).map(|path| shown(path)).collect();
     if places.len() > names.len() {
         names.push(format!("{} more", places.len() - names.len()));

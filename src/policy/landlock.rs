@@ -207,7 +207,9 @@ pub(super) fn sandbox_domain(
     };
     for node in tree {
         match node {
-            Node::Bind { target, access: Access::Write, .. } => add(target, WRITE, false),
+            Node::Bind { target, access: Access::Write, .. } | Node::Overlay { target, .. } => {
+                add(target, WRITE, false);
+            }
             Node::Bind { target, access: Access::Device, .. } => add(target, DEVICE, true),
             Node::Devpts { target } => add(target, DEVICE | READ_DIR, false),
             Node::Tmpfs { target, writable: true, .. } => add(target, WRITE, false),

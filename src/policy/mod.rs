@@ -35,7 +35,7 @@ pub use host::{DEVICES, HostFacts, PROC_PLACES, PlaceKind, SYSTEM_PLACES, System
 pub use limits::{CgroupLimits, Limits, Rlimit, RlimitKind};
 pub use model::{Grant, Origin, Policy};
 pub use plan::{ProcessPlan, plan};
-pub use request::{Enforcement, Grants, LandlockMode, PlanRequest, Roots};
+pub use request::{Enforcement, Grants, LandlockMode, PlanRequest, PrivateTree, Roots};
 pub use verdict::{Gap, PlanError};
 
 /// How far an agent is separated from the rest of the machine; a higher level is stronger.

@@ -52,6 +52,16 @@ pub struct Grants {
     pub perf: bool,
 }
 
+/// Where what an agent changes in a private workspace is kept. Both on one file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivateTree {
+    /// For the changes.
+    pub upper: PathBuf,
+    /// For the kernel.
+    pub work: PathBuf,
+}
+
 /// The agent's directories. All absolute and canonical; those that are given must exist.
 ///
 /// At level 2 each appears at the same path as outside; `tmpdir` is not needed there.
@@ -76,6 +86,8 @@ pub struct Roots {
     pub extra_read: Vec<PathBuf>,
     /// More directories to write.
     pub extra_write: Vec<PathBuf>,
+    /// Level 2: where the changes to a private workspace go; the workspace itself stays as it is.
+    pub private: Option<PrivateTree>,
     /// Level 2: what stays hidden, also inside directories that are granted. Wins over the two lists
     /// above; the agent's own directories below it stay visible.
     pub hidden: Vec<PathBuf>,

@@ -61,6 +61,18 @@ pub enum Node {
         /// How the source is opened.
         trust: Trust,
     },
+    /// A directory of the host that can be written without being changed: what is written goes into
+    /// `upper` (overlayfs with `userxattr`, Linux 5.11).
+    Overlay {
+        /// What is below; never changed.
+        lower: PathBuf,
+        /// Where changes go.
+        upper: PathBuf,
+        /// An empty directory on the file system of `upper`.
+        work: PathBuf,
+        /// Where it appears.
+        target: PathBuf,
+    },
     /// A place inside an earlier writable bind that is mounted onto itself: it can't be renamed or
     /// removed (`EBUSY`), so neither can what is mounted below it be moved out of the way.
     Pin {
@@ -133,6 +145,7 @@ impl Node {
     pub fn target(&self) -> &Path {
         match self {
             Self::Bind { target, .. }
+            | Self::Overlay { target, .. }
             | Self::Pin { target }
             | Self::Protect { target }
             | Self::Hide { target }

@@ -11,7 +11,8 @@
 //! 3. `hidden` over `read` and `write`, but the agent's own directories over `hidden`: they are
 //!    mounted into the emptied place;
 //! 4. `protected` over every write;
-//! 5. nothing over what the sandbox makes itself (`/proc`, `/dev`, the private `/tmp` as a whole): a
+//! 5. a private workspace is written like another one, but elsewhere;
+//! 6. nothing over what the sandbox makes itself (`/proc`, `/dev`, the private `/tmp` as a whole): a
 //!    request for that is refused, because half of it would be silently lost.
 //!
 //! It deliberately doesn't find protected files, and doesn't look whether paths exist: callers did.
@@ -59,6 +60,7 @@ pub(super) fn tree(request: &PlanRequest, host: &HostFacts) -> Result<Vec<Node>,
     for claim in claims {
         place(&mut nodes, claim);
     }
+    overlay(&mut nodes, request);
     by_depth(&mut nodes);
     hide(&mut nodes, &request.roots);
     nodes = without_repetition(nodes);
@@ -208,7 +210,9 @@ fn refuse_own_places(path: &Path, nodes: &[Node]) -> Result<(), PlanError> {
             return refused(own);
         }
     }
-    for node in nodes.iter().filter(|node| !matches!(node, Node::Bind { .. })) {
+    for node in
+        nodes.iter().filter(|node| !matches!(node, Node::Bind { .. } | Node::Overlay { .. }))
+    {
         let own = node.target();
         let inside_link = matches!(node, Node::Symlink { .. }) && path.starts_with(own);
         if own.starts_with(path) || inside_link {
@@ -227,6 +231,22 @@ fn place(nodes: &mut Vec<Node>, claim: Claim) {
         // The system's own place already says it.
         Some(_) => {}
         None => nodes.push(bind(&claim.path, access, Trust::None)),
+    }
+}
+
+/// Has a private workspace written elsewhere.
+fn overlay(nodes: &mut [Node], request: &PlanRequest) {
+    let roots = &request.roots;
+    let (Some(private), Some(workspace)) = (&roots.private, &roots.workspace) else { return };
+    for node in nodes.iter_mut() {
+        if matches!(node, Node::Bind { target, access: Access::Write, .. } if target == workspace) {
+            *node = Node::Overlay {
+                lower: workspace.clone(),
+                upper: private.upper.clone(),
+                work: private.work.clone(),
+                target: workspace.clone(),
+            };
+        }
     }
 }
 
@@ -250,7 +270,7 @@ fn hide(nodes: &mut Vec<Node>, roots: &Roots) {
     hidden.sort_by_key(|path| depth(path));
     for path in hidden {
         if nodes.iter().any(|node| node.target() == path)
-            || !matches!(around(nodes, path), Some(Node::Bind { .. }))
+            || !matches!(around(nodes, path), Some(Node::Bind { .. } | Node::Overlay { .. }))
         {
             continue;
         }
@@ -301,10 +321,9 @@ fn protect(nodes: &mut Vec<Node>, roots: &Roots) {
     // There may be thousands: each costs its depth, not the number of nodes.
     let mut stands: HashMap<PathBuf, Stands> = HashMap::new();
     for node in nodes.iter() {
-        let what = match node {
-            Node::Bind { access: Access::Write, .. } => Stands::Writable,
-            _ => Stands::Else,
-        };
+        let writable =
+            matches!(node, Node::Bind { access: Access::Write, .. } | Node::Overlay { .. });
+        let what = if writable { Stands::Writable } else { Stands::Else };
         stands.insert(node.target().to_owned(), what);
     }
     for path in protected {

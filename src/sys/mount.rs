@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 pub use rustix::mount::MountAttrFlags as Attributes;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree, unmount,
 };
 
 /// Makes a file system that is mounted nowhere yet (fsopen(2), Linux 5.2). The descriptor is its root.
@@ -28,6 +28,31 @@ pub fn new_file_system(
     for &(key, value) in options {
         fsconfig_set_string(context.as_fd(), key, value)?;
     }
+    fsconfig_create(context.as_fd())?;
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Makes an overlay of `upper` over `lower`, that is mounted nowhere yet, with its own notes in
+/// attributes that an ordinary user may write (`userxattr`, Linux 5.11).
+///
+/// # Errors
+/// `EINVAL` where something is mounted below `lower` that must not be uncovered, or where the file
+/// system of `upper` can't hold an upper directory.
+pub fn new_overlay(
+    lower: BorrowedFd<'_>,
+    upper: BorrowedFd<'_>,
+    work: BorrowedFd<'_>,
+    attributes: Attributes,
+) -> io::Result<OwnedFd> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "overlay")?;
+    for (key, directory) in [("lowerdir", lower), ("upperdir", upper), ("workdir", work)] {
+        // By descriptor: a path would be looked up again, and could have a colon in it. The kernel
+        // takes descriptors themselves only since Linux 6.13.
+        let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
+        fsconfig_set_string(context.as_fd(), key, path)?;
+    }
+    fsconfig_set_flag(context.as_fd(), "userxattr")?;
     fsconfig_create(context.as_fd())?;
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

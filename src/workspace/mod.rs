@@ -17,6 +17,7 @@ mod gitconfig;
 mod journal;
 mod later;
 mod placeholder;
+pub mod private;
 mod registry;
 mod repository;
 mod scanner;

@@ -146,10 +146,7 @@ impl Registry {
             }
             wanted.push(Place {
                 path: path.to_owned(),
-                temporary: format!(
-                    ".missiond-{}",
-                    random_name().map_err(failed("name", &self.base))?
-                ),
+                temporary: temporary_name().map_err(failed("name", &self.base))?,
                 content: match filler {
                     Filler::Directory => None,
                     Filler::File(text) => Some((*text).to_owned()),
@@ -353,6 +350,11 @@ fn names(dir: &Path) -> Result<Vec<String>, RegistryError> {
         names.extend(name.into_string());
     }
     Ok(names)
+}
+
+/// A name that nobody has, for something in a workspace that gets another one.
+pub(super) fn temporary_name() -> io::Result<String> {
+    Ok(format!(".missiond-{}", random_name()?))
 }
 
 fn random_name() -> io::Result<String> {

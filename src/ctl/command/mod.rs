@@ -13,3 +13,4 @@ pub(super) mod send;
 pub(super) mod status;
 pub(super) mod tail;
 pub(super) mod task;
+pub(super) mod workspace;

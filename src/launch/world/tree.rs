@@ -87,6 +87,17 @@ impl<'a> Tree<'a> {
                 self.mount_clone(source.as_fd(), place.as_fd(), attributes(*access))?;
                 self.covered(target, Ground::Foreign);
             }
+            Node::Overlay { lower, upper, work, target } => {
+                let [lower, upper, work] =
+                    [lower, upper, work].map(|path| open_source(path, Trust::None));
+                let (lower, upper, work) = (lower?, upper?, work?);
+                let place = self.place(target, true)?;
+                let attributes = attributes(Access::Write);
+                let tree =
+                    mount::new_overlay(lower.as_fd(), upper.as_fd(), work.as_fd(), attributes)?;
+                mount::attach(tree.as_fd(), place.as_fd())?;
+                self.covered(target, Ground::Foreign);
+            }
             Node::Pin { target } => {
                 let place = self.find(target)?;
                 self.mount_clone(place.as_fd(), place.as_fd(), Attributes::MOUNT_ATTR_NOSUID)?;
@@ -312,6 +323,7 @@ fn describe(node: &Node) -> String {
         Node::Bind { source, .. } if source != node.target() => {
             format!("{} at {target}", source.display())
         }
+        Node::Overlay { .. } => format!("overlay at {target}"),
         Node::Bind { .. }
         | Node::Pin { .. }
         | Node::Protect { .. }
