@@ -163,6 +163,22 @@ fn values() {
 }
 
 #[test]
+fn a_private_workspace_is_refused_where_there_is_no_sandbox() {
+    let scene = Scene::new();
+    for text in [
+        format!("{HEAD}workspace_mode = \"private\"\n{AGENT}"),
+        format!("{HEAD}{AGENT}workspace_mode = \"private\"\n"),
+        format!("{HEAD}{AGENT}isolation = \"none\"\nworkspace_mode = \"private\"\n"),
+    ] {
+        let answer = scene.answer(&text);
+        assert!(answer.contains("a private workspace needs isolation level 2"), "{answer}");
+        assert!(answer.contains("workspace_mode"), "{answer}");
+    }
+    let answer = scene.answer(format!("{HEAD}{AGENT}workspace_mode = \"own\"\n"));
+    assert!(answer.contains("\"shared\", \"private\""), "{answer}");
+}
+
+#[test]
 fn agents() {
     let answers = table(&[
         ("an unknown role", format!("{HEAD}[agents.a]\nrole = \"writer\"\ncommand = [\"true\"]\n")),

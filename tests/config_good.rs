@@ -97,6 +97,7 @@ fn everything_that_can_be_said_arrives() {
 name = "full"
 workspace = "tree"
 isolation = "none"
+workspace_mode = "shared"
 until = "stopped"
 durability = "process"
 

@@ -106,7 +106,7 @@ struct Around {
     /// It has been up since this daemon started, whatever became of it.
     was_up: bool,
     /// What protects the trees that it writes.
-    protection: Option<workspace::Protection>,
+    protection: Option<Box<workspace::Protection>>,
 }
 
 /// How far the word is that everything is up.

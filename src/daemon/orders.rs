@@ -158,7 +158,7 @@ impl Daemon {
     fn unprotect(&mut self, uid: AgentUid) {
         let protection = self.agents.get_mut(&uid).and_then(|around| around.protection.take());
         if let Some(protection) = protection {
-            self.jobs.unprotect(protection);
+            self.jobs.unprotect(*protection);
         }
     }
 

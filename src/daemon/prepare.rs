@@ -106,7 +106,7 @@ pub(super) struct Ready {
     /// What this machine can't enforce of its isolation.
     pub gaps: Vec<String>,
     /// To be kept until its end.
-    pub protection: Option<Protection>,
+    pub protection: Option<Box<Protection>>,
 }
 
 /// Makes a launch ready.

@@ -85,7 +85,7 @@ pub(super) fn protect(
     can_write: bool,
     dirs: &AgentDirs,
     roots: &mut Roots,
-) -> Result<(Option<Protection>, Vec<String>), SetupFailure> {
+) -> Result<(Option<Box<Protection>>, Vec<String>), SetupFailure> {
     if config.level != Level::Namespaces {
         return Ok((None, Vec::new()));
     }
@@ -116,7 +116,7 @@ pub(super) fn protect(
         user: Some(user),
     };
     gaps.append(&mut found.gaps);
-    Ok((Some(protection), gaps))
+    Ok((Some(Box::new(protection)), gaps))
 }
 
 /// Makes the agent's own side of the workspace ready. Nothing there needs protection; what would be

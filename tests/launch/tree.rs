@@ -47,7 +47,7 @@ fn there_is_what_was_planned_and_nothing_else() {
                 Node::Bind { access, .. } => (*access != Access::Read, *access == Access::Device),
                 Node::Tmpfs { writable, .. } => (*writable, false),
                 Node::Devpts { .. } => (true, true),
-                Node::Proc { .. } | Node::Pin { .. } => (true, false),
+                Node::Overlay { .. } | Node::Proc { .. } | Node::Pin { .. } => (true, false),
                 Node::Protect { .. } | Node::Hide { .. } => (false, false),
                 Node::Symlink { .. } | Node::Directory { .. } | Node::File { .. } => continue,
             };
