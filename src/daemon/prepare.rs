@@ -420,6 +420,8 @@ fn roots(
             .collect(),
         extra_write: config.write.clone(),
         hidden: config.hidden.iter().cloned().chain(own_places(ground)).collect(),
+        // What is found is added by `workspace::protect`.
+        private: None,
         protected: Vec::new(),
     }
 }
