@@ -52,7 +52,7 @@
 //! |---|---|
 //! | programs | `bin/missiond`, `bin/missionctl` |
 //! | sides | [`daemon`] (wires it, the loop), [`ctl`] (missionctl) |
-//! | wire | [`bus`] (connections, delivery), [`client`], [`doctor`] (what this machine gives) |
+//! | wire | [`bus`] (connections, delivery), [`client`], [`doctor`] (what this machine gives), [`run`] (one command without a mission) |
 //! | services | [`store`] (the log, blobs), [`config`] (mission.toml), [`proto`] (frames), [`supervise`] (one actor per agent) |
 //! | engines | [`core`] (the state machine), [`launch`] (launcher, shim, payload), [`workspace`] (what agents write) |
 //! | ground | [`policy`] (what becomes enforced), [`sys`] (system calls), [`ids`], `console`, `escape`, `table` (what people read) |
@@ -91,6 +91,7 @@ pub mod ids;
 pub mod launch;
 pub mod policy;
 pub mod proto;
+pub mod run;
 pub mod store;
 pub mod supervise;
 pub mod sys;

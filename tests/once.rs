@@ -86,7 +86,7 @@ fn run(script: &str) -> ExitCode {
     let spec = rig.spec(level, &["sh", "-c", script]);
     let argv = if script == "nothing" { vec!["no-such-program".into()] } else { spec.argv };
     let run = RunSpec { argv, cwd: spec.cwd, environment: spec.environment, plan: spec.plan };
-    let exit = run_once(run).unwrap();
+    let exit = run_once(run).unwrap().exit;
     let code = match exit {
         Exit::Exited(code) => code,
         Exit::Signaled(number) => 128 + number,

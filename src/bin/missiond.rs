@@ -8,5 +8,5 @@ fn main() -> ExitCode {
     if name.is_some_and(|name| Path::new(&name).file_name() == Some("missionctl".as_ref())) {
         return missiond::ctl::main();
     }
-    missiond::daemon::cli::main()
+    missiond::run::main_if_asked(std::env::args_os()).unwrap_or_else(missiond::daemon::cli::main)
 }

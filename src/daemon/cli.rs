@@ -43,6 +43,8 @@ struct Cli {
 enum Command {
     /// Run a mission until its tasks are settled, or until it is stopped
     Start(Start),
+    /// Run one command in a sandbox, without a mission
+    Run(crate::run::Args),
     /// Check a mission file, and say what is wrong with it
     Validate {
         /// The mission file
@@ -140,6 +142,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Start(args) => run(&args),
+        Command::Run(args) => crate::run::main(&args),
         Command::Validate { file } => {
             let host = match Host::current() {
                 Ok(host) => host,

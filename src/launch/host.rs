@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::policy::{DEVICES, HostFacts, PROC_PLACES, PlaceKind, SYSTEM_PLACES, SystemPlace};
+use crate::policy::{DEVICES, HostFacts, Level, PROC_PLACES, PlaceKind, SYSTEM_PLACES, SystemPlace};
 use crate::sys::{landlock, procfs, rlimit, seccomp};
 
 /// Mount points below `/proc` that cover nothing: the kernel keeps these directories empty, so they
@@ -28,6 +28,15 @@ struct Lasting {
 /// # Errors
 /// If `/proc` can't be read.
 pub fn host_facts() -> io::Result<HostFacts> {
+    host_facts_for(Level::Process)
+}
+
+/// As [`host_facts`], for plans of one level: at level 2 limits are counted in a namespace, so the
+/// user's processes aren't.
+///
+/// # Errors
+/// As [`host_facts`].
+pub fn host_facts_for(level: Level) -> io::Result<HostFacts> {
     static LASTING: OnceLock<Lasting> = OnceLock::new();
     let lasting = match LASTING.get() {
         Some(found) => found,
@@ -41,7 +50,7 @@ pub fn host_facts() -> io::Result<HostFacts> {
     Ok(HostFacts {
         landlock_abi: lasting.landlock_abi,
         seccomp: lasting.seccomp,
-        uid_tasks: procfs::tasks_of_user(uid.as_raw())?,
+        uid_tasks: if level < Level::Namespaces { procfs::tasks_of_user(uid.as_raw())? } else { 0 },
         nofile_soft,
         root: uid.is_root(),
         system: lasting.system.clone(),

@@ -55,6 +55,8 @@ pub(super) struct Payload<'a> {
     pub(super) status: Mouth,
     /// What [`LaunchSpec::park`] waits on.
     pub(super) go: Option<OwnedFd>,
+    /// A process of the same user may trace it.
+    pub(super) traced: bool,
     /// Whether it leaves the session, and so the terminal, of its parent.
     pub(super) own_session: bool,
     /// The host's `/proc`, in which a payload in a pid namespace finds what the shim calls it.
@@ -91,6 +93,11 @@ impl Payload<'_> {
     fn attempt(&mut self) -> Failure {
         if let Some(host_proc) = self.host_proc.take()
             && let Err(error) = self.tell_name(&host_proc)
+        {
+            return at(Step::Fork)(error);
+        }
+        if self.traced
+            && let Err(error) = process::become_dumpable()
         {
             return at(Step::Fork)(error);
         }

@@ -135,6 +135,7 @@ impl<'a> Shim<'a> {
             go: Some(go_read),
             own_session: true,
             host_proc: None,
+            traced: false,
         };
         let sandbox = spec.plan.sandbox.as_ref();
         let links = sandbox.map(|_| channel::pair()).transpose().map_err(&fork)?;

@@ -27,6 +27,7 @@ pub mod sandbox;
 pub mod seccomp;
 mod tree;
 mod verdict;
+pub mod why;
 
 use serde::{Deserialize, Serialize};
 

@@ -88,6 +88,9 @@ pub struct Roots {
     pub extra_write: Vec<PathBuf>,
     /// Level 2: where the changes to a private workspace go; the workspace itself stays as it is.
     pub private: Option<PrivateTree>,
+    /// Level 2: writable directories in memory that are gone at the end; whatever the host has there
+    /// isn't seen.
+    pub memory: Vec<PathBuf>,
     /// Level 2: what stays hidden, also inside directories that are granted. Wins over the two lists
     /// above; the agent's own directories below it stay visible.
     pub hidden: Vec<PathBuf>,

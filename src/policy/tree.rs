@@ -193,12 +193,20 @@ fn memory(request: &PlanRequest, claims: &[Claim]) -> Vec<Node> {
         writable: true,
     };
     let below_var_tmp = claims.iter().any(|claim| claim.path.starts_with("/var/tmp"));
-    vec![
+    let mut nodes = vec![
         tmpfs("/tmp"),
         tmpfs("/dev/shm"),
         if below_var_tmp { tmpfs("/var/tmp") } else { symlink("/var/tmp", "/tmp") },
         Node::Directory { target: "/run".into(), mode: 0o755 },
-    ]
+    ];
+    nodes.extend(request.roots.memory.iter().map(|target| Node::Tmpfs {
+        target: target.clone(),
+        bytes,
+        inodes: (bytes / BYTES_PER_FILE).max(16),
+        mode: 0o700,
+        writable: true,
+    }));
+    nodes
 }
 
 /// Refuses a path that would cover, or lie in, what the sandbox makes itself.

@@ -16,6 +16,7 @@ pub mod namespace;
 pub mod peer;
 pub mod process;
 pub mod procfs;
+pub mod ptrace;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;

@@ -383,6 +383,16 @@ pub fn set_stdio(
     Ok(())
 }
 
+/// Puts `/dev/null` in the place of standard input and output.
+///
+/// # Errors
+/// open(2), dup2(2).
+pub fn leave_stdio() -> io::Result<()> {
+    use std::os::fd::AsFd;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    set_stdio(null.as_fd(), null.as_fd(), std::io::stderr().as_fd())
+}
+
 /// Takes descriptor `number`, which this program was started with, as its owner.
 ///
 /// # Errors

@@ -21,6 +21,7 @@ use nix::sys::stat::Mode;
 
 use super::{Ids, make};
 use crate::launch::message::Step;
+use crate::launch::network;
 use crate::launch::payload::Payload;
 use crate::launch::status::{Failure, at, on};
 use crate::policy::sandbox::SandboxPlan;
@@ -52,6 +53,8 @@ pub(in crate::launch) enum LastWord {
     PayloadEnded(End),
     /// All the others were killed: so many.
     Killed(u32),
+    /// What was tried on a network that isn't there: so often.
+    Unreached(u32),
 }
 
 /// Bytes of a [`LastWord`].
@@ -63,6 +66,7 @@ impl LastWord {
             Self::PayloadEnded(End::Exited(code)) => (b'E', code),
             Self::PayloadEnded(End::Signaled(signal)) => (b'S', signal),
             Self::Killed(count) => (b'K', count.cast_signed()),
+            Self::Unreached(count) => (b'U', count.cast_signed()),
         };
         let [a, b, c, d] = number.to_le_bytes();
         [tag, a, b, c, d]
@@ -76,6 +80,7 @@ impl LastWord {
             b'E' => Some(Self::PayloadEnded(End::Exited(number))),
             b'S' => Some(Self::PayloadEnded(End::Signaled(number))),
             b'K' => Some(Self::Killed(number.cast_unsigned())),
+            b'U' => Some(Self::Unreached(number.cast_unsigned())),
             _ => None,
         }
     }
@@ -137,6 +142,10 @@ fn watch(payload: Pid, link: BorrowedFd<'_>, farewell: Farewell) -> ! {
         }
     };
     let tell = |word: LastWord| channel::send(link, &word.encode(), &[], Wait::Block);
+    // Nobody asks why something succeeded.
+    if farewell == Farewell::Brief && end != End::Exited(0) {
+        let _ = tell(LastWord::Unreached(network::unreached()));
+    }
     // Should the shim be gone, this process is about to be killed.
     if tell(LastWord::PayloadEnded(end)).is_err()
         || farewell == Farewell::Brief
@@ -164,6 +173,7 @@ mod tests {
             LastWord::PayloadEnded(End::Exited(255)),
             LastWord::PayloadEnded(End::Signaled(9)),
             LastWord::Killed(u32::MAX),
+            LastWord::Unreached(7),
         ] {
             assert_eq!(LastWord::decode(&word.encode()), Some(word));
         }

@@ -13,11 +13,12 @@ pub(in crate::launch) struct InitLink {
     pid: Option<Pid>,
     socket: Option<OwnedFd>,
     killed: u32,
+    unreached: u32,
 }
 
 impl InitLink {
     pub(in crate::launch) const fn new(pid: Pid, socket: OwnedFd) -> Self {
-        Self { pid: Some(pid), socket: Some(socket), killed: 0 }
+        Self { pid: Some(pid), socket: Some(socket), killed: 0, unreached: 0 }
     }
 
     /// Its id; `None` once it was reaped.
@@ -40,6 +41,7 @@ impl InitLink {
                     match LastWord::decode(buffer.get(..received.length).unwrap_or_default()) {
                         Some(LastWord::PayloadEnded(end)) => how = Some(end),
                         Some(LastWord::Killed(count)) => self.killed = count,
+                        Some(LastWord::Unreached(count)) => self.unreached = count,
                         None => {}
                     }
                 }
@@ -72,6 +74,11 @@ impl InitLink {
             self.pid = None;
         }
         is_init
+    }
+
+    /// How often something was tried on a network that isn't there.
+    pub(in crate::launch) const fn unreached(&self) -> u32 {
+        self.unreached
     }
 
     /// Processes that were left and that it killed.

@@ -133,6 +133,15 @@ pub(in crate::policy) fn number(name: &str, arch: &Architecture) -> Option<u32> 
     (number != NONE).then_some(u32::from(number))
 }
 
+/// The name of a call of a machine.
+pub(in crate::policy) fn name(number: u32, arch: &Architecture) -> Option<&'static str> {
+    let number = u16::try_from(number).ok().filter(|number| *number != NONE)?;
+    let is_x86_64 = arch.audit == super::X86_64.audit;
+    let of = |x86_64: u16, aarch64: u16| if is_x86_64 { x86_64 } else { aarch64 };
+    let found = CALLS.iter().find(|(_, x86_64, aarch64)| of(*x86_64, *aarch64) == number);
+    found.map(|(name, ..)| *name)
+}
+
 /// Every name of the table.
 #[cfg(test)]
 pub(in crate::policy) fn names() -> impl Iterator<Item = &'static str> {

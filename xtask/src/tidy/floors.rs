@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["policy", "sys", "console"],
     &["core", "podman", "launch", "workspace"],
     &["store", "config", "proto", "supervise"],
-    &["bus", "client", "doctor"],
+    &["bus", "client", "doctor", "run"],
     &["daemon", "ctl", "mcp", "gateway", "metrics"],
     &["bin"],
 ];
