@@ -64,11 +64,12 @@ fn program_outside(program: &str, plan: &ProcessPlan) -> Option<(PathBuf, Blame)
     // The whole directory: programs have others beside them.
     let blame = why::path(plan, &found, Attempt::Execute, libc::ENOENT, true)?;
     let directory = found.parent().unwrap_or(&found).to_path_buf();
-    let remedy = match blame.remedy {
-        why::Remedy::Read(_) => why::Remedy::Read(directory),
-        other => other,
+    let remedy = if matches!(blame.remedy, why::Remedy::Read(_)) {
+        why::Remedy::Read(directory)
+    } else {
+        blame.remedy
     };
-    Some((found, Blame { remedy, ..blame }))
+    Some((found, Blame { rule: blame.rule, remedy }))
 }
 
 /// Arguments that name something outside.

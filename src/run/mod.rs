@@ -17,6 +17,7 @@
 mod cli;
 mod hints;
 mod home;
+mod protect;
 mod refusals;
 mod request;
 
@@ -100,6 +101,11 @@ enum RunError {
 fn attempt(args: &Args) -> Result<u8, RunError> {
     let prepared = request::prepare(args)?;
     let level = prepared.request.level;
+    if !args.quiet {
+        for gap in &prepared.gaps {
+            tell(&format!("warning: {}\n", hints::shown(gap.as_ref())));
+        }
+    }
     let host = launch::host_facts_for(level).map_err(RunError::Host)?;
     let plan = policy::plan(&prepared.request, &host)
         .map_err(|source| RunError::Plan { level, source })?;
@@ -133,10 +139,10 @@ fn exit_code(exit: &Exit) -> u8 {
         Exit::Exited(code) => u8::try_from(*code).unwrap_or(u8::MAX),
         Exit::Signaled(signal) => u8::try_from(128 + *signal).unwrap_or(u8::MAX),
         Exit::OutOfMemory => KILLED,
-        Exit::SetupFailed { step: Step::Exec, errno, .. } => match Errno::from_raw(*errno) {
-            Errno::ENOENT | Errno::ENOTDIR => NOT_FOUND,
-            _ => NOT_EXECUTABLE,
-        },
+        Exit::SetupFailed { step: Step::Exec, errno: libc::ENOENT | libc::ENOTDIR, .. } => {
+            NOT_FOUND
+        }
+        Exit::SetupFailed { step: Step::Exec, .. } => NOT_EXECUTABLE,
         Exit::SetupFailed { .. } | Exit::Lost => OWN_FAILURE,
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::cli::{Args, Net};
 use super::home::Throwaway;
+use super::protect::{ProtectError, Protection, protect};
 use crate::policy::sandbox::Network;
 use crate::policy::{EnvironmentError, EnvironmentRequest, Level, PlanRequest, Roots, environment};
 
@@ -39,6 +40,8 @@ pub(super) enum RequestError {
     NotText(&'static str),
     #[error("cannot make the environment")]
     Environment(#[from] EnvironmentError),
+    #[error("cannot protect what is in the writable directories")]
+    Protect(#[from] ProtectError),
     #[error("cannot make a home directory")]
     Home(#[source] io::Error),
 }
@@ -56,6 +59,7 @@ impl RequestError {
             | Self::Path { .. }
             | Self::NotText(_)
             | Self::Environment(_)
+            | Self::Protect(_)
             | Self::Home(_) => None,
         }
     }
@@ -68,6 +72,9 @@ pub(super) struct Prepared {
     pub(super) argv: Vec<String>,
     pub(super) environment: Vec<(String, String)>,
     pub(super) cwd: PathBuf,
+    /// What can't be protected in the writable directories, as sentences.
+    pub(super) gaps: Vec<String>,
+    _protection: Protection,
     /// Removed when this goes.
     _home: Option<Throwaway>,
 }
@@ -127,6 +134,10 @@ pub(super) fn prepare(args: &Args) -> Result<Prepared, RequestError> {
     let argv =
         args.command.iter().map(|word| text("an argument", word)).collect::<Result<_, _>>()?;
     let environment = variables(args, level, &home, &tmpdir)?;
+    let (protection, gaps) = match level {
+        Level::Namespaces => protect(&mut roots)?,
+        Level::None | Level::Process | Level::Container => (Protection::default(), Vec::new()),
+    };
     let request = PlanRequest {
         level,
         workspace_write: true,
@@ -136,7 +147,15 @@ pub(super) fn prepare(args: &Args) -> Result<Prepared, RequestError> {
         ..PlanRequest::default()
     };
     // Inside there is what the plan says: a directory that isn't part of it can't be stood in.
-    Ok(Prepared { request, argv, environment, cwd, _home: throwaway })
+    Ok(Prepared {
+        request,
+        argv,
+        environment,
+        cwd,
+        gaps,
+        _protection: protection,
+        _home: throwaway,
+    })
 }
 
 fn canonical(option: &'static str, paths: &[PathBuf]) -> Result<Vec<PathBuf>, RequestError> {

@@ -99,11 +99,8 @@ pub fn mentions(text: &str) -> Vec<Mention> {
             continue;
         };
         let writes = WRITING.iter().any(|word| lower.contains(word));
-        let attempt = match symptom {
-            Symptom::Path(16 | 18 | 28 | 30) => Attempt::Write,
-            _ if writes => Attempt::Write,
-            _ => Attempt::Read,
-        };
+        let of_writing = matches!(symptom, Symptom::Path(16 | 18 | 28 | 30));
+        let attempt = if writes || of_writing { Attempt::Write } else { Attempt::Read };
         let mention =
             Mention { line: line.to_owned(), symptom: *symptom, paths: paths(line), attempt };
         found.retain(|other| other.line != mention.line);
