@@ -423,6 +423,7 @@ fn roots(
         // What is found is added by `workspace::protect`.
         private: None,
         protected: Vec::new(),
+        memory: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::request::Prepared;
+use crate::escape;
 use crate::launch::{Exit, Ran, Step};
 use crate::policy::ProcessPlan;
 use crate::policy::why::{self, Attempt, Blame};
@@ -100,13 +101,5 @@ fn guesses(prepared: &Prepared, plan: &ProcessPlan) -> Vec<String> {
 
 /// A text as a terminal may be shown it.
 pub(super) fn shown(text: &Path) -> String {
-    let bidi = |c: char| {
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{206f}' | '\u{feff}')
-    };
-    let mut shown = String::new();
-    for c in text.to_string_lossy().chars() {
-        if c.is_control() || bidi(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
+    escape::line(&text.to_string_lossy()).into_owned()
 }

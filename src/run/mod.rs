@@ -170,6 +170,10 @@ fn setup_failure(exit: &Exit, level: policy::Level) -> String {
 
 /// Three lines: what failed, why, what to do about it.
 fn complain(error: &RunError) {
+    if let RunError::Request(request::RequestError::Policy(error)) = error {
+        // Complete, with its place and help.
+        return tell(&format!("{error}\n"));
+    }
     let mut text = format!("error: {error}\n");
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -33,7 +33,10 @@ pub(super) struct Protection(Option<(Registry, User)>);
 ///
 /// # Errors
 /// It isn't known, too much, or can't be stood in for.
-pub(super) fn protect(roots: &mut Roots) -> Result<(Protection, Vec<String>), ProtectError> {
+pub(super) fn protect(
+    roots: &mut Roots,
+    names: Vec<String>,
+) -> Result<(Protection, Vec<String>), ProtectError> {
     let mut trees: Vec<PathBuf> = Vec::new();
     for tree in roots.workspace.iter().chain(&roots.extra_write).filter(|path| path.is_dir()) {
         if !trees.iter().any(|other| tree.starts_with(other)) {
@@ -56,6 +59,7 @@ pub(super) fn protect(roots: &mut Roots) -> Result<(Protection, Vec<String>), Pr
     ];
     let wanted = Wanted {
         trees,
+        names,
         keep_out,
         home,
         git_config: git_config.into_iter().flatten().collect(),

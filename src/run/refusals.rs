@@ -155,7 +155,7 @@ fn limit(plan: &ProcessPlan, call: &str, errno: i32) -> Option<Blame> {
             "pids"
         }
         (libc::EMFILE, _) if limited(RlimitKind::Nofile) => "nofile",
-        (libc::EFBIG, _) if limited(RlimitKind::FileSize) => "file_size",
+        (libc::EFBIG, _) if limited(RlimitKind::FileSize) => "fsize",
         (libc::ENOMEM, "mmap" | "brk" | "mremap") if limited(RlimitKind::Data) => "memory",
         _ => return None,
     };

@@ -4,12 +4,19 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::cli::{Args, Net};
 use super::home::Throwaway;
 use super::protect::{ProtectError, Protection, protect};
+use crate::config::{self, ConfigError, Host};
+use crate::policy::bpf::Instruction;
+use crate::policy::model::{Policy, PolicyLimits, Said, Syscalls};
 use crate::policy::sandbox::Network;
-use crate::policy::{EnvironmentError, EnvironmentRequest, Level, PlanRequest, Roots, environment};
+use crate::policy::seccomp::native;
+use crate::policy::{
+    EnvironmentError, EnvironmentRequest, Grants, Level, Limits, PlanRequest, Roots, environment,
+};
 
 /// Directories that are the system's, or the sandbox's own: never a workspace, though one can stand in
 /// them.
@@ -27,8 +34,14 @@ pub(super) enum RequestError {
     NetworkAtLevel1,
     #[error("cannot find the current directory")]
     Cwd(#[source] io::Error),
-    #[error("no policy is named `{0}`")]
-    Policy(String),
+    #[error(transparent)]
+    Policy(#[from] ConfigError),
+    #[error("cannot tell whose command this is")]
+    Host(#[source] crate::config::dirs::DirsError),
+    #[error("policy `{0}` limits the time, which only a mission keeps")]
+    Wall(String),
+    #[error("the seccomp profile of policy `{0}` can't be used on this machine")]
+    Profile(String),
     #[error("cannot use {} for {option}", path.display())]
     Path {
         option: &'static str,
@@ -54,8 +67,11 @@ impl RequestError {
                 Some("containers belong to missions: `isolation = 3` in mission.toml")
             }
             Self::NetworkAtLevel1 => Some("use --level 2, or --net host"),
-            Self::Policy(_) => Some("the presets are minimal, coding and service"),
-            Self::Cwd(_)
+            Self::Wall(_) => Some("use timeout(1) for a single command"),
+            Self::Policy(_)
+            | Self::Host(_)
+            | Self::Profile(_)
+            | Self::Cwd(_)
             | Self::Path { .. }
             | Self::NotText(_)
             | Self::Environment(_)
@@ -88,16 +104,6 @@ pub(super) fn prepare(args: &Args) -> Result<Prepared, RequestError> {
     if level == Level::Container {
         return Err(RequestError::Container);
     }
-    let network = match args.net {
-        Some(Net::None) if level < Level::Namespaces => return Err(RequestError::NetworkAtLevel1),
-        Some(Net::Host) => Network::Host,
-        Some(Net::None) => Network::None,
-        None if level < Level::Namespaces => Network::Host,
-        None => Network::None,
-    };
-    if args.policy != "coding" {
-        return Err(RequestError::Policy(args.policy.clone()));
-    }
     let cwd = std::env::current_dir().map_err(RequestError::Cwd)?;
     let write = canonical("--rw", &args.rw)?;
     let read = canonical("--ro", &args.ro)?;
@@ -112,7 +118,28 @@ pub(super) fn prepare(args: &Args) -> Result<Prepared, RequestError> {
         .then(|| cwd.clone())
         .filter(|_| !read.contains(&cwd));
 
-    let mut roots = Roots { workspace, extra_read: read, extra_write: write, ..Roots::default() };
+    let host = Host::current().map_err(RequestError::Host)?;
+    let policy = config::policy::policy(&args.policy, &cwd, &host)?;
+    if policy.limits.wall_ms.is_some() {
+        return Err(RequestError::Wall(policy.name));
+    }
+    let network = match (args.net, &policy.network) {
+        (Some(Net::None), _) if level < Level::Namespaces => {
+            return Err(RequestError::NetworkAtLevel1);
+        }
+        (Some(Net::Host), _) => Network::Host,
+        (Some(Net::None), _) => Network::None,
+        (None, Some(said)) if level >= Level::Namespaces => said.value,
+        (None, _) if level >= Level::Namespaces => Network::None,
+        (None, _) => Network::Host,
+    };
+    let paths = config::policy::policy_paths(&policy, &host, workspace.as_deref());
+    let (mut read, mut write) = (read, write);
+    add(&mut read, paths.read, level);
+    add(&mut write, paths.write, level);
+    let hidden = paths.hidden.into_iter().map(|said| said.value).collect();
+    let mut roots =
+        Roots { workspace, extra_read: read, extra_write: write, hidden, ..Roots::default() };
     let given = |home: &Path| {
         let mut given = roots.extra_write.iter().chain(&roots.extra_read).chain(&roots.workspace);
         given.any(|dir| home.starts_with(dir))
@@ -130,18 +157,30 @@ pub(super) fn prepare(args: &Args) -> Result<Prepared, RequestError> {
         }
         None => (PathBuf::from("/tmp"), None),
     };
-    let tmpdir = home.clone();
     let argv =
         args.command.iter().map(|word| text("an argument", word)).collect::<Result<_, _>>()?;
-    let environment = variables(args, level, &home, &tmpdir)?;
+    let allowed: Vec<String> = policy.environment.iter().map(|name| name.value.clone()).collect();
+    let environment = variables(args, level, &home, &allowed)?;
     let (protection, gaps) = match level {
-        Level::Namespaces => protect(&mut roots)?,
+        Level::Namespaces => {
+            let names = policy.protected.iter().map(|name| name.value.clone()).collect();
+            protect(&mut roots, names)?
+        }
         Level::None | Level::Process | Level::Container => (Protection::default(), Vec::new()),
     };
+    let mut grants = Grants::default();
+    for grant in &policy.grants {
+        grant.value.give(&mut grants);
+    }
     let request = PlanRequest {
         level,
         workspace_write: true,
         roots,
+        enforcement: policy.landlock.as_ref().map(|said| said.value).unwrap_or_default(),
+        grants,
+        limits: limits(&policy.limits),
+        tmp_bytes: policy.limits.tmp.as_ref().map(|said| said.value),
+        filter: filter(&policy, level, grants)?,
         network,
         hostname: "sandbox".into(),
         ..PlanRequest::default()
@@ -158,6 +197,48 @@ pub(super) fn prepare(args: &Args) -> Result<Prepared, RequestError> {
     })
 }
 
+/// What a policy gives, as far as the level can.
+fn add(list: &mut Vec<PathBuf>, said: Vec<Said<PathBuf>>, level: Level) {
+    for Said { value, .. } in said {
+        // Landlock's rules at level 1 are about directories.
+        if (level >= Level::Namespaces || value.is_dir()) && !list.contains(&value) {
+            list.push(value);
+        }
+    }
+}
+
+fn limits(said: &PolicyLimits) -> Limits {
+    let value = |said: &Option<Said<u64>>| said.as_ref().map(|said| said.value);
+    Limits {
+        memory: value(&said.memory),
+        pids: value(&said.pids),
+        nofile: value(&said.nofile),
+        file_size: value(&said.file_size),
+        cpu_seconds: value(&said.cpu_seconds),
+        cpu_milli: said.cpu_milli.as_ref().map(|said| said.value),
+    }
+}
+
+/// The filter of a policy with a profile of its own.
+fn filter(
+    policy: &Policy,
+    level: Level,
+    grants: Grants,
+) -> Result<Option<Arc<[Instruction]>>, RequestError> {
+    let Some(Said { value: Syscalls::File { profile, .. }, .. }) = &policy.syscalls else {
+        return Ok(None);
+    };
+    if level < Level::Namespaces {
+        return Ok(None);
+    }
+    let compiled = native()
+        .and_then(|arch| profile.as_ref().clone().with_grants(grants).ok()?.compile(&arch).ok());
+    match compiled {
+        Some(filter) => Ok(Some(filter.into())),
+        None => Err(RequestError::Profile(policy.name.clone())),
+    }
+}
+
 fn canonical(option: &'static str, paths: &[PathBuf]) -> Result<Vec<PathBuf>, RequestError> {
     let canonical = |path: &PathBuf| {
         let failed = |source| RequestError::Path { option, path: path.clone(), source };
@@ -170,7 +251,7 @@ fn variables(
     args: &Args,
     level: Level,
     home: &Path,
-    tmpdir: &Path,
+    allowed: &[String],
 ) -> Result<Vec<(String, String)>, RequestError> {
     let text = |word: &OsStr| text("a variable", word);
     let mut declared = Vec::new();
@@ -196,7 +277,8 @@ fn variables(
         level,
         host: &host,
         home: Some(home),
-        tmpdir: Some(tmpdir),
+        tmpdir: Some(home),
+        allowed: Some(allowed),
         declared: &declared,
         mission: &[],
         missionctl_dir: None,
