@@ -122,8 +122,15 @@ impl Jobs {
     }
 
     /// Collects what a task-mode process left.
-    pub(super) fn collect(&mut self, agent: AgentName, outcome: Outcome, limits: Limits) {
+    pub(super) fn collect(
+        &mut self,
+        agent: AgentName,
+        outcome: Outcome,
+        limits: Limits,
+        span: Span,
+    ) {
         self.run(Lane::Agents, move |ground| {
+            let _around = span.enter();
             let success = outcome.exit.is_success();
             let output = collect::output(&outcome.stdout, outcome.truncated, &limits);
             let left = collect::checkpoint_dir(ground, &agent, &outcome.run.task, &limits);

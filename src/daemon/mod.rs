@@ -12,7 +12,8 @@
 //! hands the batch to the store, and releases what has become durable meanwhile (`commit`). It never
 //! waits for a disk, a lock or an agent: slow work goes to threads (`jobs`), processes to
 //! [`supervise`](crate::supervise). Without input it doesn't wake up: the next wake-up is the nearest
-//! deadline of core, hub, supervisor or service manager.
+//! deadline of core, hub, supervisor or service manager, by one timer that also runs while the machine
+//! is suspended.
 //!
 //! It deliberately decides nothing about the mission (the core does) and speaks no protocol (the bus
 //! does).
@@ -184,7 +185,7 @@ impl Sources {
 enum Event {
     Notice(Notice),
     Shims(std::io::Result<()>),
-    Done(Outcome<Done>),
+    Done(Box<Outcome<Done>>),
     Child,
     Signal(&'static str),
     Input(Input),
@@ -206,7 +207,7 @@ impl Daemon {
                 biased;
                 Some(notice) = self.notices.recv() => Event::Notice(notice),
                 ready = self.supervisor.readable() => Event::Shims(ready),
-                Some(done) = sources.outcomes.recv() => Event::Done(done),
+                Some(done) = sources.outcomes.recv() => Event::Done(Box::new(done)),
                 Some(()) = sources.child.recv() => Event::Child,
                 Some(()) = sources.terminate.recv() => Event::Signal("SIGTERM"),
                 Some(()) = sources.interrupt.recv() => Event::Signal("SIGINT"),
@@ -251,7 +252,7 @@ impl Daemon {
             self.take(Event::Notice(notice))?;
         }
         while let Ok(done) = sources.outcomes.try_recv() {
-            self.take(Event::Done(done))?;
+            self.take(Event::Done(Box::new(done)))?;
         }
         for _ in 0..TURN {
             if !self.pipeline.has_room() || self.pipeline.wants_flush() {
@@ -271,7 +272,7 @@ impl Daemon {
                 ready.map_err(RunError::Wait)?;
                 self.drain_shims(now)?;
             }
-            Event::Done(done) => self.done(now, done),
+            Event::Done(done) => self.done(now, *done),
             Event::Child => {
                 // Shims were heard of on their channels; this only lets their ids go.
                 crate::launch::reap().map_err(RunError::Wait)?;

@@ -34,7 +34,12 @@ impl Daemon {
                 let state = self.pipeline.durable();
                 let limits = *state.limits();
                 match state.name_of(outcome.uid).cloned() {
-                    Some(name) => self.jobs.collect(name, outcome, limits),
+                    Some(name) => {
+                        let around = self.agents.get(&outcome.uid);
+                        let span = around.and_then(|around| around.span.clone());
+                        let span = span.unwrap_or_else(tracing::Span::none);
+                        self.jobs.collect(name, outcome, limits, span);
+                    }
                     None => self.ended(now, outcome, None, None),
                 }
             }
@@ -46,7 +51,6 @@ impl Daemon {
         let Preparation { uid, incarnation, ref run, stage } = preparation;
         match launch_of(self.pipeline.durable(), &preparation) {
             Some(launch) => {
-                self.hub.set_anchor(uid, Anchor::Pending);
                 if run.is_none() {
                     for checkpoint in &launch.restore {
                         let place = (uid, checkpoint.task.clone());
@@ -54,7 +58,9 @@ impl Daemon {
                     }
                 }
                 let around = self.agents.entry(uid).or_default();
+                // A process that is released is known already.
                 if stage != Stage::Release {
+                    self.hub.set_anchor(uid, Anchor::Pending);
                     let task = launch.task.as_ref().map(|task| &task.id);
                     around.span =
                         Some(trace::agent(&launch.agent, &launch.role, launch.level, task));

@@ -100,7 +100,9 @@ impl Rig {
     fn how(&self, task: &str) -> TaskStateName {
         match &self.daemon.pipeline.head().tasks[task].state {
             TaskState::Settled(settled) => settled.how,
-            other => panic!("{task} is {other:?}"),
+            open @ (TaskState::Pending | TaskState::Assigned { .. } | TaskState::Active { .. }) => {
+                panic!("{task} is {open:?}")
+            }
         }
     }
 }

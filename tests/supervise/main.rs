@@ -1,5 +1,5 @@
 //! The supervisor with a real launcher, where the kernel refuses it something.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail loudly too")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "these tests need little of it")]
@@ -61,9 +61,8 @@ fn prepared(supervisor: &mut Supervisor, prepared: Prepared) -> Vec<Order> {
 
 /// How an agent's end is told, if it is.
 fn ended(orders: &[Order]) -> Option<&Exit> {
-    orders.iter().find_map(|order| match order {
-        Order::Tell(Fact::AgentEnded { exit, .. }) => Some(exit),
-        _ => None,
+    orders.iter().find_map(|order| {
+        if let Order::Tell(Fact::AgentEnded { exit, .. }) = order { Some(exit) } else { None }
     })
 }
 
