@@ -254,6 +254,36 @@ impl fmt::Display for Step {
     }
 }
 
+impl Step {
+    /// What a person can do about it where a start fails at this step with this errno, if the cause
+    /// is the machine and not the plan.
+    #[must_use]
+    pub const fn help(self, errno: i32) -> Option<&'static str> {
+        match (self, errno) {
+            (
+                Self::Namespaces | Self::IdMap | Self::Loopback | Self::Root,
+                libc::EPERM | libc::EACCES,
+            )
+            | (Self::Namespaces, libc::ENOSPC | libc::EUSERS) => Some(
+                "this system restricts unprivileged user namespaces; `missiond doctor` shows how to \
+                 allow them",
+            ),
+            (Self::Namespaces, libc::ENOSYS | libc::EINVAL) => {
+                Some("this kernel lacks a namespace that level 2 needs")
+            }
+            (Self::NamespaceLimits, libc::EROFS) => {
+                Some("a container keeps /proc/sys read-only here; run missiond outside of it")
+            }
+            (Self::Mount, libc::EPERM) => Some(
+                "the kernel refuses this mount to ordinary users; in a container that covers parts \
+                 of /proc it refuses another /proc",
+            ),
+            (_, libc::EMFILE | libc::ENFILE) => Some("too many files are open"),
+            _ => None,
+        }
+    }
+}
+
 /// Largest message on a channel, bytes.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024;
 /// Largest command, bytes.

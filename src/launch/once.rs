@@ -159,7 +159,7 @@ fn start(run: RunSpec, traced: bool) -> Result<Started, Failure> {
         false => (None, None),
     };
     let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    let payload = Payload {
+    let mut payload = Payload {
         spec: &spec,
         parent: process::own_pid(),
         own_session: !shares_terminal,

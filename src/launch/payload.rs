@@ -78,13 +78,13 @@ const STEPS: [(Step, StepFn); 8] = [
 
 impl Payload<'_> {
     /// Runs the steps and the program; never returns.
-    pub(super) fn run(mut self) -> ! {
+    pub(super) fn run(&mut self) -> ! {
         let failure = self.attempt();
         self.give_up(failure)
     }
 
     /// Reports a failure and ends the process.
-    pub(super) fn give_up(mut self, failure: Failure) -> ! {
+    pub(super) fn give_up(&mut self, failure: Failure) -> ! {
         // A failure to write means that the shim is gone; then this process is about to be killed.
         let _ = self.status.say(&Word::Failed(failure));
         process::exit_now(127)

@@ -125,7 +125,7 @@ impl<'a> Shim<'a> {
         let stdout = Stream::new(out_read, out_log, spec.capture_stdout).map_err(&fork)?;
         let stderr = Stream::new(err_read, err_log, None).map_err(&fork)?;
         let null = std::io::stdin();
-        let payload = Payload {
+        let mut payload = Payload {
             spec: &spec,
             parent: process::own_pid(),
             stdin: stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd),

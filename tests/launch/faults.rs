@@ -73,6 +73,39 @@ fn each_step_that_fails_is_named_and_leaves_nothing() {
 }
 
 #[test]
+fn killed_at_any_step_it_leaves_nothing_and_is_no_success() {
+    const NAME: &str = "faults::killed_at_any_step_it_leaves_nothing_and_is_no_success";
+    alone(NAME, || {
+        let strace = Path::new("/usr/bin/strace").exists();
+        if skip_without_userns(NAME) || skip(NAME, "strace", strace, "no strace") {
+            return;
+        }
+        for call in [
+            "sethostname",
+            "fsopen",
+            "move_mount",
+            "pivot_root",
+            "capset",
+            // The payload, in memory that it shares with its init.
+            "landlock_create_ruleset",
+            "landlock_restrict_self",
+            "seccomp",
+        ] {
+            let mut rig = Rig::injecting(&format!("{call}:signal=KILL:when=1"));
+            let spec = rig.spec(Level::Namespaces, &["sh", "-c", "echo ran > ran"]);
+            let mut handle = rig.start(&spec);
+            assert_eq!(exit(&mut handle), Exit::Signaled(libc::SIGKILL), "{call}");
+            let shim = handle.shim().map(|shim| shim.pid);
+            let left: Vec<_> =
+                survivors(&rig).into_iter().filter(|stat| Some(stat.pid) != shim).collect();
+            assert!(left.is_empty(), "{call}: {left:?}");
+            let in_workspace = std::fs::read_dir(rig.path("workspace")).map(Iterator::count);
+            assert_eq!(in_workspace.ok(), Some(0), "{call}");
+        }
+    });
+}
+
+#[test]
 fn where_user_namespaces_are_used_up_the_start_and_the_probe_say_so() {
     const NAME: &str = "faults::where_user_namespaces_are_used_up_the_start_and_the_probe_say_so";
     alone(NAME, || {

@@ -218,7 +218,7 @@ fn it_is_reported_by_its_number_outside_and_stands_below_its_shim() {
             return;
         }
         let mut rig = Rig::new();
-        let mut spec = shell(&mut rig, "exec sleep 1000");
+        let mut spec = spec(&mut rig, &["sleep", "1000"]);
         spec.park = true;
         let mut handle = rig.start(&spec);
         assert!(matches!(next(&mut handle), Some(Report::Forked { .. })));
@@ -229,10 +229,6 @@ fn it_is_reported_by_its_number_outside_and_stands_below_its_shim() {
         assert_eq!(init.parent, handle.shim().unwrap().pid);
         handle.send(Command::Go).unwrap();
         assert_eq!(next(&mut handle), Some(Report::Started { payload }));
-        assert_eq!(
-            std::fs::read_to_string(format!("/proc/{}/comm", payload.pid)).unwrap(),
-            "sleep\n"
-        );
         let end = stop(&mut handle, Duration::from_secs(10));
         assert_eq!(end.how, process::End::Signaled(libc::SIGTERM));
     });
@@ -265,8 +261,7 @@ fn a_stop_reaches_its_group_and_then_all_of_it() {
         let mut rig = Rig::new();
         let mut bell = Bell::new(&rig);
         let asked = "trap 'echo asked; exit 4' TERM; echo > bell; sleep 1000 & wait";
-        let ignores =
-            "trap '' TERM; (setsid sleep 1000 &); perl -e 'fork; fork; setpgrp; sleep 1000'";
+        let ignores = "trap '' TERM; (setsid sleep 1000 &); echo > bell; perl -e 'fork; fork; setpgrp; sleep 1000'";
         for (script, grace, how) in [
             (asked, Duration::from_secs(20), process::End::Exited(4)),
             (ignores, Duration::from_millis(50), process::End::Signaled(libc::SIGKILL)),
@@ -275,7 +270,7 @@ fn a_stop_reaches_its_group_and_then_all_of_it() {
             let spec = shell(&mut rig, script);
             let mut handle = rig.start(&spec);
             started(&mut handle);
-            if script == asked {
+            if script != "sleep 1000" {
                 bell.rung();
             }
             let begin = now();

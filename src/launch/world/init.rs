@@ -26,7 +26,7 @@ use crate::launch::payload::Payload;
 use crate::launch::status::{Failure, at, on};
 use crate::policy::sandbox::SandboxPlan;
 use crate::sys::channel::{self, Wait};
-use crate::sys::process::{self, End, Fork, ParentOf, Pid, Which};
+use crate::sys::process::{self, End, Pid, Which};
 
 /// All that the init has from its shim.
 pub(in crate::launch) struct Init<'a> {
@@ -96,19 +96,15 @@ impl Init<'_> {
             }
             Err(failure) => self.payload.give_up(failure),
         }
-        match process::fork(ParentOf::Caller) {
-            Ok(Fork::Parent(payload)) => {
-                let Self { link, farewell, payload: copies, .. } = self;
-                // The status pipe above all: its end of file is the shim's word that exec happened.
-                drop(copies);
-                watch(payload, link.as_fd(), farewell)
-            }
-            Ok(Fork::Child) => {
-                let Self { link, payload, .. } = self;
-                drop(link);
-                payload.run()
-            }
-            Err(error) => self.payload.give_up(at(Step::Fork)(error)),
+        // The payload only lives in this memory until its exec: a copy of all of it would be the most
+        // expensive step of the start. Should it hang on the way or be parked, nothing here needs to
+        // run: the shim ends this process, and so the payload, by a signal.
+        let mut payload = self.payload;
+        match process::fork_borrowing(|| payload.run()) {
+            // Its descriptors go with all others; the status pipe above all, whose end of file is the
+            // shim's word that the exec happened.
+            Ok(pid) => watch(pid, self.link.as_fd(), self.farewell),
+            Err(error) => payload.give_up(at(Step::Fork)(error)),
         }
     }
 
