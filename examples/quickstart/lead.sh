@@ -20,7 +20,7 @@ task_assign) ;;
 esac
 
 cd "$MISSION_WORKSPACE"
-areas='bin bus config core ctl daemon launch policy proto store supervise sys top workspace'
+areas='bin bus config core ctl daemon doctor launch policy proto run store supervise sys top workspace'
 tab=$(printf '\t')
 
 by() { # file: who counted how many of its rows
