@@ -32,7 +32,7 @@ pub(super) fn directories() -> Vec<Check> {
         runtime = Check::gap(
             "runtime directory",
             runtime.found,
-            "no XDG_RUNTIME_DIR: sockets are in /tmp, where others can be in the way",
+            &["no XDG_RUNTIME_DIR: sockets are in /tmp, where others can be in the way"],
             &["loginctl enable-linger", "export XDG_RUNTIME_DIR=/run/user/$(id -u)"],
         );
     }
@@ -63,7 +63,7 @@ pub(super) fn lingering() -> Check {
         return Check::gap(
             NAME,
             "this machine isn't run by systemd",
-            "`missiond unit` has nobody to talk to; `missiond start --detach` works",
+            &["`missiond unit` has nobody to talk to; `missiond start --detach` works"],
             &[],
         );
     }
@@ -75,7 +75,7 @@ pub(super) fn lingering() -> Check {
     Check::gap(
         NAME,
         "the user's services end with the last login",
-        "a mission that is a unit of systemd --user ends then, too",
+        &["missions end then, too: as units of systemd --user, and in the background"],
         &["loginctl enable-linger"],
     )
 }
@@ -91,12 +91,22 @@ fn cgroups_of(claimed: Result<PathBuf, CgroupError>) -> Check {
         Ok(root) => return Check::ok(NAME, format!("delegated: {}", root.display())),
         Err(error) => error,
     };
-    Check::gap(
-        NAME,
-        error.in_full(),
-        "memory limits hold for each process, pids limits for the user, shares of processors not at all",
-        &remedy(&error),
-    )
+    let limits = "memory limits hold for each process, pids limits at level 1 for the user, shares of \
+                  processors not at all";
+    let remedy = remedy(&error);
+    match &error {
+        CgroupError::Nowhere { own, scope } => {
+            let asked = format!("no scope of systemd --user: {}", scope.in_full());
+            Check::gap(NAME, own.in_full(), &[&asked, limits], &remedy)
+        }
+        CgroupError::NoHierarchy
+        | CgroupError::Io { .. }
+        | CgroupError::NotOurs { .. }
+        | CgroupError::Shared { .. }
+        | CgroupError::NoControllers { .. }
+        | CgroupError::NotTaken { .. }
+        | CgroupError::Populated { .. } => Check::gap(NAME, error.in_full(), &[limits], &remedy),
+    }
 }
 
 fn remedy(error: &CgroupError) -> Vec<&'static str> {
@@ -178,7 +188,7 @@ mod tests {
         let nowhere = CgroupError::Nowhere { own, scope: ScopeError::Refused("no".into()) };
         let check = cgroups_of(Err(nowhere));
         assert!(check.found.contains("belongs to another user"), "{check:?}");
-        assert!(check.found.contains("systemd gives no scope: no"), "{check:?}");
+        assert!(check.means[0].contains("systemd gives no scope: no"), "{check:?}");
         assert!(check.state == State::Gap && check.remedy[0].contains("journalctl"), "{check:?}");
         assert_eq!(cgroups_of(Ok("/sys/fs/cgroup/a".into())).state, State::Ok);
     }

@@ -28,8 +28,8 @@ pub struct Check {
     pub state: State,
     /// What was found.
     pub found: String,
-    /// What follows from that, where something does.
-    pub means: Option<String>,
+    /// What follows from that, where something does; a sentence each.
+    pub means: Vec<String>,
     /// What to do: commands, or sentences that begin with a capital letter.
     pub remedy: Vec<String>,
     /// The lowest level that can't do without it when it is [`State::Missing`].
@@ -39,7 +39,7 @@ pub struct Check {
 impl Check {
     /// It is as it should be.
     pub(super) fn ok(name: &'static str, found: impl Into<String>) -> Check {
-        let (means, remedy) = (None, Vec::new());
+        let (means, remedy) = (Vec::new(), Vec::new());
         Check { name, state: State::Ok, found: found.into(), means, remedy, level: 0 }
     }
 
@@ -47,12 +47,12 @@ impl Check {
     pub(super) fn gap(
         name: &'static str,
         found: impl Into<String>,
-        means: impl Into<String>,
+        means: &[&str],
         remedy: &[&str],
     ) -> Check {
         Check {
             state: State::Gap,
-            means: Some(means.into()),
+            means: means.iter().map(|&line| line.to_owned()).collect(),
             remedy: remedy.iter().map(|&line| line.to_owned()).collect(),
             ..Check::ok(name, found)
         }
@@ -126,6 +126,8 @@ impl Report {
     #[must_use]
     pub fn table(&self, colours: bool) -> String {
         let mut text = String::new();
+        let width = self.checks.iter().map(|check| check.name.len()).max().unwrap_or(0);
+        let margin = " ".repeat(8 + 1 + width + 2);
         for check in &self.checks {
             let (word, paint) = match check.state {
                 State::Ok => ("ok", Paint::Green),
@@ -137,13 +139,13 @@ impl Report {
             let mut line = |text_of: &str, head: &str| {
                 let _infallible = writeln!(text, "{head}{}", escape::line(text_of));
             };
-            line(&check.found, &format!("{word} {:<16} ", check.name));
-            if let Some(means) = &check.means {
-                line(means, &" ".repeat(26));
+            line(&check.found, &format!("{word} {:<width$}  ", check.name));
+            for means in &check.means {
+                line(means, &margin);
             }
             for (at, step) in check.remedy.iter().enumerate() {
                 let head = if at == 0 { "do:  " } else { "     " };
-                line(step, &format!("{}{head}", " ".repeat(26)));
+                line(step, &format!("{margin}{head}"));
             }
         }
         text.push('\n');
@@ -168,7 +170,7 @@ mod tests {
     fn report() -> Report {
         Report::new(vec![
             Check::ok("kernel", "Linux 6.1"),
-            Check::gap("landlock", "ABI 2", "signals are open", &["Linux 6.12 or later"]),
+            Check::gap("landlock", "ABI 2", &["signals are open"], &["Linux 6.12 or later"]),
             Check::missing("user namespaces", 2, "clone: EPERM", &["sudo a", "sudo b"]),
             Check::missing(
                 "podman",

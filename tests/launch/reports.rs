@@ -89,6 +89,26 @@ fn a_missing_working_directory_fails_at_cwd() {
     });
 }
 
+/// Nothing runs outside of the control group that it was to be in: neither at level 1 nor at level 2.
+#[test]
+fn a_control_group_that_cannot_be_entered_fails_the_start() {
+    alone("reports::a_control_group_that_cannot_be_entered_fails_the_start", || {
+        let mut rig = Rig::new();
+        let mut spec = rig.shell("echo ran > ran");
+        let nowhere = rig.path("nowhere");
+        spec.cgroup = Some(nowhere.clone());
+        let detail = nowhere.display().to_string();
+        assert_eq!(setup_failure(&mut rig, &spec), (Step::Cgroup, libc::ENOENT, detail));
+        // A directory, and no control group.
+        spec.cgroup = Some(rig.path("home"));
+        assert_eq!(setup_failure(&mut rig, &spec), (Step::Fork, libc::EBADF, String::new()));
+        let mut spec = rig.spec(Level::Namespaces, &["sh", "-c", "echo ran > ran"]);
+        spec.cgroup = Some(rig.path("home"));
+        assert_eq!(setup_failure(&mut rig, &spec), (Step::Namespaces, libc::EBADF, String::new()));
+        assert!(!rig.path("workspace").join("ran").exists());
+    });
+}
+
 #[test]
 fn a_missing_log_directory_fails_at_log() {
     alone("reports::a_missing_log_directory_fails_at_log", || {

@@ -106,6 +106,14 @@ pub enum CgroupError {
     },
 }
 
+impl ScopeError {
+    /// The error with its causes, on one line.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        chain(self)
+    }
+}
+
 impl CgroupError {
     /// The error with its causes, on one line.
     #[must_use]

@@ -55,7 +55,9 @@ impl Person {
             .current_dir(&self.home)
             .stdin(Stdio::null());
         let runtime = PathBuf::from(format!("/run/user/{}", self.uid));
-        if runtime.is_dir() {
+        // Without a login there is none.
+        let own = PathBuf::from("/run").join(self.name);
+        if let Some(runtime) = [runtime, own].iter().find(|dir| dir.is_dir()) {
             command.env("XDG_RUNTIME_DIR", runtime);
         }
         command
@@ -201,6 +203,19 @@ impl<'a> Bed<'a> {
     pub(super) fn typed(&self) -> Command {
         let mut command = self.person.command("missiond");
         command.args(["start", "mission.toml"]);
+        command
+    }
+
+    /// The same in a session of a login, whose control group belongs to root.
+    pub(super) fn in_a_session(&self) -> Command {
+        let mut command = Command::new("systemd-run");
+        command
+            .args(["--quiet", "--pipe", "--wait", "--collect", "-p", "PAMName=login"])
+            .arg(format!("--uid={}", self.person.name))
+            .arg(format!("--working-directory={}", self.dir.display()))
+            .arg(format!("--setenv=PATH={PROGRAMS}:/usr/bin:/bin"))
+            .args([&format!("{PROGRAMS}/missiond"), "start", "mission.toml"])
+            .stdin(Stdio::null());
         command
     }
 

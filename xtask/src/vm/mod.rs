@@ -15,6 +15,7 @@ mod case;
 mod guest;
 mod image;
 mod kernel;
+mod limits;
 mod units;
 
 use std::fs;
@@ -81,7 +82,10 @@ fn payload(root: &Path, target: &Path, options: &Options) -> io::Result<PathBuf>
     let profile: &[&str] = if options.release { &["--release"] } else { &[] };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.current_dir(root).args(["build", "--quiet", "--package", "missiond", "--bins"]);
+    // Both packages, as for this program itself: otherwise dependencies are built again with other
+    // features.
+    let packages = ["--package", "missiond", "--package", "xtask"];
+    build.current_dir(root).args(["build", "--quiet", "--bins"]).args(packages);
     must(build.args(profile), "the build")?;
     let exe = std::env::current_exe()?;
     let programs = exe.parent().and_then(Path::parent).ok_or(io::ErrorKind::NotFound)?;

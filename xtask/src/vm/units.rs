@@ -81,6 +81,10 @@ pub(super) fn start_stop(person: &Person) -> Outcome {
     bed.hears("ann")?;
     let agent = bed.agent("ann")?;
     check(agent["pid"].is_u64(), || format!("ready, but {agent}"))?;
+    let group = std::fs::read_to_string(format!("/proc/{}/cgroup", agent["pid"]))?;
+    check(group.contains(&format!("{}/agent.ann.", unit.name())), || {
+        format!("not in a group of its own in that of the unit, but in {group}")
+    })?;
     let text = unit.show("StatusText")?;
     check(text.contains("agents run"), || format!("StatusText is `{text}`"))?;
     let (cgroup, main) = (unit.cgroup()?, unit.main_pid()?);
