@@ -16,8 +16,10 @@ use crate::table::{Cell, Column, elastic, fixed, table};
 pub(super) enum Verdict {
     /// All its tasks are completed; also where it had none, and was stopped.
     Good,
-    /// A task has failed, was cancelled, or is open: a mission that is stopped before its end has not done
-    /// what it was started for, and `missiond start` goes on with it.
+    /// A task is open: a mission that is stopped before its end has not done what it was started for, and
+    /// `missiond start` goes on with it.
+    Open,
+    /// A task has failed or was cancelled.
     Bad,
 }
 
@@ -35,7 +37,15 @@ pub(super) struct Started {
 /// Judges by the tasks.
 pub(super) fn verdict(state: &State) -> Verdict {
     let mission = state.mission();
-    if mission.tasks_completed == mission.tasks_created { Verdict::Good } else { Verdict::Bad }
+    if mission.tasks_completed == mission.tasks_created {
+        Verdict::Good
+    } else if mission.tasks_completed.saturating_add(state.index.open_tasks)
+        == mission.tasks_created
+    {
+        Verdict::Open
+    } else {
+        Verdict::Bad
+    }
 }
 
 /// Whether there were tasks and every one is settled.

@@ -127,7 +127,11 @@ pub(super) fn rlimits(
     } else {
         host.uid_tasks.saturating_add(pids)
     };
-    list.push(Rlimit::both(RlimitKind::Nproc, pids));
+    // Where a cgroup counts the agent's own, a count of all that the user runs would only get in its
+    // way: others come and go.
+    if level >= Level::Namespaces || !host.cgroup {
+        list.push(Rlimit::both(RlimitKind::Nproc, pids));
+    }
     if !host.cgroup {
         if host.root {
             gaps.push(Gap::PidsAsRoot);

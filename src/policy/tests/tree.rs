@@ -352,6 +352,11 @@ fn limits_count_in_the_agents_own_namespace_or_in_its_cgroup() {
     let group = CgroupLimits { memory: Some(1 << 30), pids: Some(50), cpu_milli: Some(1500) };
     assert_eq!(with.cgroup, Some(group));
 
+    let plain = PlanRequest { level: Level::Process, ..request.clone() };
+    let plain = plan(&plain, &HostFacts { cgroup: true, ..host() }).unwrap();
+    assert!(plain.rlimits.iter().all(|limit| limit.kind != RlimitKind::Nproc), "the user's count");
+    assert_eq!(plain.cgroup.unwrap().pids, Some(50));
+
     let root = plan(&request, &HostFacts { root: true, ..host() }).unwrap();
     assert!(root.gaps.contains(&Gap::PidsAsRoot));
 }
