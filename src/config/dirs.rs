@@ -222,7 +222,7 @@ impl Dirs {
 ///
 /// ```text
 /// root  home/  tmp/  log/{stdout.log,stderr.log}  lock  checkpoint/  handoff/TASK/  task/TASK/{...}
-///       private/{upper,work,session.json}
+///       private/{upper,work,session.json}  exclude-N
 /// bus   bus.sock
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -301,6 +301,12 @@ impl AgentDirs {
     #[must_use]
     pub fn private(&self) -> PathBuf {
         self.root.join("private")
+    }
+
+    /// What git is to overlook in a repository, by number; the agent sees it in the repository.
+    #[must_use]
+    pub fn exclude(&self, number: usize) -> PathBuf {
+        self.root.join(format!("exclude-{number}"))
     }
 
     fn tasks(&self) -> PathBuf {

@@ -251,7 +251,7 @@ impl TaskPlace {
 }
 
 /// Replaces a file in a directory that only we can write.
-fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
+pub(super) fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -422,6 +422,7 @@ fn roots(
         hidden: config.hidden.iter().cloned().chain(own_places(ground)).collect(),
         // What is found is added by `workspace::protect`.
         private: None,
+        substitutes: Vec::new(),
         protected: Vec::new(),
         memory: Vec::new(),
     }

@@ -13,14 +13,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ground::Ground;
-use super::prepare::refused;
+use super::prepare::{refused, write_new};
 use crate::config::dirs::AgentDirs;
 use crate::config::{AgentLaunch, SecretSource, WorkspaceMode};
 use crate::policy::{Level, PrivateTree, Roots};
 use crate::supervise::SetupFailure;
 use crate::workspace::private::{Private, Upper};
 use crate::workspace::{
-    Cleaned, Later, Registry, RegistryError, Scanner, User, Wanted, git_dir_outside, inspect,
+    Cleaned, Found, Later, Registry, RegistryError, Scanner, Substitute, User, Wanted, excludes,
+    git_dir_outside, inspect,
 };
 
 /// Alerts about one end of an agent.
@@ -104,17 +105,20 @@ pub(super) fn protect(
     }
     let mut found =
         guards.scanner.search(&wanted, false).map_err(|error| refused("protect", &error))?;
-    roots.protected.extend(found.protected().map_err(|error| refused("protect", &error))?);
-    roots.extra_write.extend(found.outside.iter().cloned());
     let user = guards.registry.acquire(&mut found, &dirs.lock());
     let user = user.map_err(|error| refused("protect", &error))?;
     guards.working().writers += 1;
+    // From here on whatever fails lets the placeholders go.
     let protection = Protection {
         guards: Arc::clone(guards),
         wanted,
-        repositories: found.repositories,
+        repositories: found.repositories.clone(),
         user: Some(user),
     };
+    roots.protected.extend(found.protected().map_err(|error| refused("protect", &error))?);
+    roots.extra_write.extend(found.outside.iter().cloned());
+    let placeholders = protection.user.as_ref().map(User::places).unwrap_or_default();
+    roots.substitutes = substitutes(&found, placeholders, dirs)?;
     gaps.append(&mut found.gaps);
     Ok((Some(Box::new(protection)), gaps))
 }
@@ -138,6 +142,24 @@ fn private(
     // A work tree's repository outside can't be private as well: it is only read.
     roots.extra_read.extend(found.outside);
     Ok(found.gaps)
+}
+
+/// Files that hide placeholders from git, made for this start.
+fn substitutes(
+    found: &Found,
+    placeholders: &[PathBuf],
+    dirs: &AgentDirs,
+) -> Result<Vec<(PathBuf, PathBuf)>, SetupFailure> {
+    let mut made = Vec::new();
+    for (number, Substitute { target, text }) in
+        excludes(found, placeholders).into_iter().enumerate()
+    {
+        let source = dirs.exclude(number);
+        write_new(&source, text.as_bytes())
+            .map_err(|error| refused("write what git is to overlook", &error))?;
+        made.push((source, target));
+    }
+    Ok(made)
 }
 
 /// What is searched for an agent.

@@ -91,6 +91,8 @@ pub struct Roots {
     /// Level 2: writable directories in memory that are gone at the end; whatever the host has there
     /// isn't seen.
     pub memory: Vec<PathBuf>,
+    /// Level 2: files (first) that are seen in the place of others inside writable directories.
+    pub substitutes: Vec<(PathBuf, PathBuf)>,
     /// Level 2: what stays hidden, also inside directories that are granted. Wins over the two lists
     /// above; the agent's own directories below it stay visible.
     pub hidden: Vec<PathBuf>,

@@ -334,7 +334,9 @@ fn protect(nodes: &mut Vec<Node>, roots: &Roots) {
         let what = if writable { Stands::Writable } else { Stands::Else };
         stands.insert(node.target().to_owned(), what);
     }
-    for path in protected {
+    let substitutes = roots.substitutes.iter().filter(|(_, target)| clean(target));
+    let substitutes = substitutes.map(|(source, target)| (target, Some(source)));
+    for (path, source) in protected.into_iter().map(|path| (path, None)).chain(substitutes) {
         // Through pins: they are part of the bind that they are in.
         let around = path.ancestors().find_map(|above| match stands.get(above) {
             None | Some(Stands::Pinned) => None,
@@ -351,7 +353,13 @@ fn protect(nodes: &mut Vec<Node>, roots: &Roots) {
                     nodes.push(Node::Pin { target: above.to_owned() });
                 }
             }
-            nodes.push(Node::Protect { target: path.clone() });
+            let target = path.clone();
+            nodes.push(match source.cloned() {
+                None => Node::Protect { target },
+                Some(source) => {
+                    Node::Bind { source, target, access: Access::Read, trust: Trust::None }
+                }
+            });
         }
         stands.insert(path.clone(), Stands::Else);
     }

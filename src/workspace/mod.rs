@@ -12,6 +12,7 @@
 
 mod beneath;
 mod discover;
+mod exclude;
 mod found;
 mod gitconfig;
 mod journal;
@@ -24,6 +25,7 @@ mod scanner;
 mod walk;
 
 pub use discover::Wanted;
+pub use exclude::{Substitute, excludes};
 pub use found::{Filler, Found, State, TooMany};
 pub use later::{Later, inspect};
 pub use registry::{Cleaned, Registry, RegistryError, User};

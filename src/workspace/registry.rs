@@ -49,7 +49,18 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Registry
 /// One start of an agent that uses placeholders.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use = "it is to be released when the agent has ended"]
-pub struct User(String);
+pub struct User {
+    id: String,
+    places: Vec<PathBuf>,
+}
+
+impl User {
+    /// The placeholders that it uses.
+    #[must_use]
+    pub fn places(&self) -> &[PathBuf] {
+        &self.places
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,7 +124,8 @@ impl Registry {
         let _lock = lock(&self.base)?;
         let mut journal = self.journal()?;
         self.collect(&mut journal, &mut Cleaned::default())?;
-        let user = User(random_name().map_err(failed("name", &self.base))?);
+        let mut user =
+            User { id: random_name().map_err(failed("name", &self.base))?, places: Vec::new() };
         let known = journal.places.iter().map(|place| &place.path);
         let shared = known.filter(|path| found.places.contains_key(*path)).cloned();
         let record = UserRecord {
@@ -127,7 +139,11 @@ impl Registry {
         let path = self.user_path(&user);
         write_json(&path, &record, false).map_err(failed("write", &path))?;
         match self.make(&mut journal, found) {
-            Ok(()) => Ok(user),
+            Ok(()) => {
+                let ours = |path: &&PathBuf| journal.find(path).is_some();
+                user.places = record.places.iter().filter(ours).cloned().collect();
+                Ok(user)
+            }
             Err(error) => {
                 // The first error is the one to tell; what is left now goes at the next occasion.
                 let _later = fs::remove_file(&path);
@@ -307,7 +323,7 @@ impl Registry {
     }
 
     fn user_path(&self, user: &User) -> PathBuf {
-        self.base.join("users").join(&user.0)
+        self.base.join("users").join(&user.id)
     }
 }
 

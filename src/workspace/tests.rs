@@ -341,3 +341,29 @@ fn a_repository_made_later_is_told_and_moved_aside_if_it_could_run_something() {
     let left = inspect(&place.wanted(), again.repositories.difference(&before)).unwrap();
     assert!(left.iter().all(|later| later.danger.is_none()), "{left:?}");
 }
+
+#[test]
+fn git_overlooks_placeholders_and_what_it_overlooked_before() {
+    let place = Place::new();
+    if !place.repository("w") {
+        return;
+    }
+    fs::write(place.at("w/.git/info/exclude"), "/mine\n").unwrap();
+    let wanted = Wanted { names: vec![".mcp.json".into(), ".vscode/".into()], ..place.wanted() };
+    let mut found = place.search(wanted);
+    let registry = Registry::open(&place.at("state")).unwrap();
+    let user = registry.acquire(&mut found, &place.at("lock")).unwrap();
+    let made = excludes(&found, user.places());
+    let [Substitute { target, text }] = made.as_slice() else { panic!("{made:?}") };
+    assert_eq!(*target, place.at("w/.git/info/exclude"));
+    let names: Vec<&str> = text.lines().filter(|line| line.starts_with('/')).collect();
+    assert_eq!(names, ["/mine", "/.mcp.json"]);
+    // What a person has there is no placeholder.
+    let _cleaned = registry.release(user).unwrap();
+    fs::write(place.at("w/.mcp.json"), "{}").unwrap();
+    let wanted = Wanted { names: vec![".mcp.json".into()], ..place.wanted() };
+    let mut found = place.search(wanted);
+    let user = registry.acquire(&mut found, &place.at("lock")).unwrap();
+    assert_eq!(excludes(&found, user.places()), []);
+    let _cleaned = registry.release(user).unwrap();
+}

@@ -8,7 +8,7 @@ use std::process::Command as Program;
 use missiond::launch::{Exit, LaunchSpec, Report};
 use missiond::policy::{Level, PrivateTree};
 use missiond::workspace::private::{Private, Upper, Verdict};
-use missiond::workspace::{Registry, Scanner, User, Wanted};
+use missiond::workspace::{Registry, Scanner, User, Wanted, excludes};
 
 use crate::rig::{Rig, ended, next, text};
 use crate::stage::skip_without_userns;
@@ -58,6 +58,11 @@ fn protected(rig: &mut Rig, files: &[&str], script: &str) -> (LaunchSpec, Regist
     let mut request = rig.request(Level::Namespaces);
     request.roots.protected = found.protected().unwrap();
     request.roots.extra_write = found.outside.clone();
+    for (number, one) in excludes(&found, user.places()).into_iter().enumerate() {
+        let source = rig.path(&format!("exclude-{number}"));
+        std::fs::write(&source, one.text).unwrap();
+        request.roots.substitutes.push((source, one.target));
+    }
     let spec = rig.spec_for(&request, &["sh", "-c", script]);
     (spec, registry, user)
 }
@@ -174,8 +179,8 @@ fn git_works_in_a_protected_workspace() {
         let ended = rig.run(&spec);
         let log = std::fs::read_to_string(rig.path("log/stderr.log")).unwrap_or_default();
         assert_eq!(Exit::from(&ended), Exit::Exited(0), "{log}");
-        // The placeholder is told by git, as what it is: a file that nobody has added.
-        assert_eq!(text(&ended), "third\nsecond\nfirst\n?? .mcp.json\n?? wt/", "{log}");
+        // Placeholders are no business of git's.
+        assert_eq!(text(&ended), "third\nsecond\nfirst\n?? wt/", "{log}");
         let _cleaned = registry.release(user).unwrap();
         git(&rig, "workspace", &["fsck", "--strict"]);
         assert!(!rig.path("workspace/.mcp.json").exists());
