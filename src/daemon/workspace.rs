@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ground::Ground;
@@ -21,7 +22,7 @@ use crate::supervise::SetupFailure;
 use crate::workspace::private::{Private, Upper};
 use crate::workspace::{
     Cleaned, Found, Later, Registry, RegistryError, Scanner, Substitute, User, Wanted, excludes,
-    git_dir_outside, inspect,
+    git_dir_outside, inspect, secure,
 };
 
 /// Alerts about one end of an agent.
@@ -38,6 +39,9 @@ pub(super) struct Guards {
     scanner: Scanner,
     registry: Registry,
     working: Mutex<Working>,
+    /// There were placeholders at the start that somebody may have used still: the agents of a killed
+    /// daemon live for a second.
+    unclean: AtomicBool,
 }
 
 /// Who writes now, and what is to be moved aside when nobody does.
@@ -65,9 +69,19 @@ impl Guards {
     /// The records can't be kept.
     pub(super) fn open(state_base: &Path) -> Result<(Guards, Cleaned), RegistryError> {
         let registry = Registry::open(state_base)?;
-        let cleaned = registry.clean()?;
+        let cleaned = registry.clean(None)?;
+        let unclean = AtomicBool::new(!registry.is_empty()?);
         let scanner = Scanner::default();
-        Ok((Guards { scanner, registry, working: Mutex::default() }, cleaned))
+        Ok((Guards { scanner, registry, working: Mutex::default(), unclean }, cleaned))
+    }
+
+    /// Removes what a killed daemon's agent has left, whose lock we hold now.
+    fn catch_up(&self, agent_lock: &Path) -> Result<(), RegistryError> {
+        if self.unclean.load(Ordering::Relaxed) {
+            self.registry.clean(Some(agent_lock))?;
+            self.unclean.store(!self.registry.is_empty()?, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     fn working(&self) -> MutexGuard<'_, Working> {
@@ -87,6 +101,7 @@ pub(super) fn protect(
     dirs: &AgentDirs,
     roots: &mut Roots,
 ) -> Result<(Option<Box<Protection>>, Vec<String>), SetupFailure> {
+    ground.guards.catch_up(&dirs.lock()).map_err(|error| refused("placeholders", &error))?;
     if config.level != Level::Namespaces {
         return Ok((None, Vec::new()));
     }
@@ -103,10 +118,9 @@ pub(super) fn protect(
     if wanted.trees.is_empty() {
         return Ok((None, gaps));
     }
-    let mut found =
-        guards.scanner.search(&wanted, false).map_err(|error| refused("protect", &error))?;
-    let user = guards.registry.acquire(&mut found, &dirs.lock());
-    let user = user.map_err(|error| refused("protect", &error))?;
+    // Our caller holds the agent's lock.
+    let (mut found, user) = secure(&guards.scanner, &guards.registry, &wanted, &dirs.lock())
+        .map_err(|error| refused("protect", &error))?;
     guards.working().writers += 1;
     // From here on whatever fails lets the placeholders go.
     let protection = Protection {

@@ -69,7 +69,7 @@ pub fn clean() -> Result<String, DoctorError> {
     if !state.is_dir() {
         return Ok("nothing to clean: there were no missions\n".to_owned());
     }
-    let cleaned = Registry::open(state)?.clean()?;
+    let cleaned = Registry::open(state)?.clean(None)?;
     let mut text = String::new();
     let mut tell = |what: &str, path: String| {
         text.push_str(&format!("{what} {path}\n"));

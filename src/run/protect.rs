@@ -9,13 +9,15 @@ use std::path::PathBuf;
 
 use crate::config::dirs::Places;
 use crate::policy::Roots;
-use crate::workspace::{Registry, RegistryError, Scanner, SearchError, TooMany, User, Wanted};
+use crate::workspace::{
+    Registry, RegistryError, Scanner, SecureError, TooMany, User, Wanted, secure,
+};
 
 /// Why the writable directories can't be protected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProtectError {
     #[error(transparent)]
-    Search(#[from] SearchError),
+    Secure(#[from] SecureError),
     #[error(transparent)]
     TooMany(#[from] TooMany),
     #[error("cannot stand in for what is missing")]
@@ -65,19 +67,15 @@ pub(super) fn protect(
         git_config: git_config.into_iter().flatten().collect(),
         ..Wanted::default()
     };
-    let mut found = Scanner::default().search(&wanted, true)?;
+    let places = places?;
+    let [_, state_base] = places.bases();
+    let registry = Registry::open(state_base)?;
+    // No shim: the record holds for as long as this process has the registry.
+    let no_shim = state_base.join(".placeholders/no-shim");
+    let (found, user) = secure(&Scanner::default(), &registry, &wanted, &no_shim)?;
+    let protection = Protection(Some((registry, user)));
     roots.protected.extend(found.protected()?);
     roots.extra_write.extend(found.outside.iter().cloned());
-    let protection = if found.missing().next().is_some() {
-        let places = places?;
-        let [_, state_base] = places.bases();
-        let registry = Registry::open(state_base)?;
-        // No shim: the record holds for as long as this process has the registry.
-        let user = registry.acquire(&mut found, &state_base.join(".placeholders/no-shim"))?;
-        Protection(Some((registry, user)))
-    } else {
-        Protection::default()
-    };
     Ok((protection, found.gaps))
 }
 

@@ -22,6 +22,7 @@ pub mod private;
 mod registry;
 mod repository;
 mod scanner;
+mod secure;
 mod walk;
 
 pub use discover::Wanted;
@@ -31,6 +32,7 @@ pub use later::{Later, inspect};
 pub use registry::{Cleaned, Registry, RegistryError, User};
 pub use repository::git_dir_outside;
 pub use scanner::{Scanner, SearchError};
+pub use secure::{SecureError, secure};
 
 #[cfg(test)]
 mod tests;

@@ -114,16 +114,29 @@ impl Registry {
         Ok(Registry { base, holder, _held: held })
     }
 
-    /// Makes what is missing of `found`, for an agent whose shim will hold `agent_lock`; afterwards
-    /// every place of it exists. What can't be made, and can't be made by the agent either without
-    /// changing modes, is left out and told among the gaps.
+    /// Makes what is missing of `found`, for an agent whose shim will hold `agent_lock`, which the
+    /// caller holds now; afterwards every place of it exists. What can't be made, and can't be made by
+    /// the agent either without changing modes, is left out and told among the gaps.
+    ///
+    /// None if something has gone since the search: a placeholder of others, most likely, whose last
+    /// user has ended. The caller searches again.
     ///
     /// # Errors
     /// The registry, or a placeholder, can't be written; then nothing is left behind.
-    pub fn acquire(&self, found: &mut Found, agent_lock: &Path) -> Result<User, RegistryError> {
+    pub fn acquire(
+        &self,
+        found: &mut Found,
+        agent_lock: &Path,
+    ) -> Result<Option<User>, RegistryError> {
         let _lock = lock(&self.base)?;
         let mut journal = self.journal()?;
-        self.collect(&mut journal, &mut Cleaned::default())?;
+        self.collect(&mut journal, Some(agent_lock), &mut Cleaned::default())?;
+        let gone = |(path, state): (&PathBuf, &State)| {
+            *state == State::Present && fs::symlink_metadata(path).is_err()
+        };
+        if found.places.iter().any(gone) {
+            return Ok(None);
+        }
         let mut user =
             User { id: random_name().map_err(failed("name", &self.base))?, places: Vec::new() };
         let known = journal.places.iter().map(|place| &place.path);
@@ -134,7 +147,7 @@ impl Registry {
             places: shared.chain(found.missing().map(|(path, _)| path.to_owned())).collect(),
         };
         if record.places.is_empty() {
-            return Ok(user);
+            return Ok(Some(user));
         }
         let path = self.user_path(&user);
         write_json(&path, &record, false).map_err(failed("write", &path))?;
@@ -142,12 +155,12 @@ impl Registry {
             Ok(()) => {
                 let ours = |path: &&PathBuf| journal.find(path).is_some();
                 user.places = record.places.iter().filter(ours).cloned().collect();
-                Ok(user)
+                Ok(Some(user))
             }
             Err(error) => {
                 // The first error is the one to tell; what is left now goes at the next occasion.
                 let _later = fs::remove_file(&path);
-                let _later = self.collect(&mut journal, &mut Cleaned::default());
+                let _later = self.collect(&mut journal, None, &mut Cleaned::default());
                 Err(error)
             }
         }
@@ -224,24 +237,39 @@ impl Registry {
             other => other.map_err(failed("remove", &path))?,
         }
         let mut cleaned = Cleaned::default();
-        self.collect(&mut self.journal()?, &mut cleaned)?;
+        self.collect(&mut self.journal()?, None, &mut cleaned)?;
         Ok(cleaned)
     }
 
-    /// Removes what the dead have left.
+    /// Removes what the dead have left. `held`: an agent's lock that the caller holds, so that nobody
+    /// who had it lives.
     ///
     /// # Errors
     /// The registry can't be read or written.
-    pub fn clean(&self) -> Result<Cleaned, RegistryError> {
+    pub fn clean(&self, held: Option<&Path>) -> Result<Cleaned, RegistryError> {
         let _lock = lock(&self.base)?;
         let mut cleaned = Cleaned::default();
-        self.collect(&mut self.journal()?, &mut cleaned)?;
+        self.collect(&mut self.journal()?, held, &mut cleaned)?;
         Ok(cleaned)
     }
 
+    /// Whether there are placeholders.
+    ///
+    /// # Errors
+    /// The registry can't be read.
+    pub fn is_empty(&self) -> Result<bool, RegistryError> {
+        let _lock = lock(&self.base)?;
+        Ok(self.journal()?.places.is_empty())
+    }
+
     /// Removes every placeholder without a living user.
-    fn collect(&self, journal: &mut Journal, cleaned: &mut Cleaned) -> Result<(), RegistryError> {
-        let used = self.used()?;
+    fn collect(
+        &self,
+        journal: &mut Journal,
+        held: Option<&Path>,
+        cleaned: &mut Cleaned,
+    ) -> Result<(), RegistryError> {
+        let used = self.used(held)?;
         let before = journal.places.len();
         journal.places.retain(|place| {
             if used.contains(&place.path) {
@@ -266,7 +294,7 @@ impl Registry {
     }
 
     /// The places that living users need; records of the dead are removed.
-    fn used(&self) -> Result<BTreeSet<PathBuf>, RegistryError> {
+    fn used(&self, held: Option<&Path>) -> Result<BTreeSet<PathBuf>, RegistryError> {
         let mut used = BTreeSet::new();
         let mut holders = BTreeSet::new();
         let users = self.base.join("users");
@@ -282,7 +310,7 @@ impl Registry {
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
                 other => other.map_err(failed("read", &path))?,
             };
-            let alive = record.as_ref().is_some_and(|record| self.is_alive(record));
+            let alive = record.as_ref().is_some_and(|record| self.is_alive(record, held));
             match record {
                 Some(record) if alive => {
                     holders.insert(record.holder);
@@ -300,10 +328,10 @@ impl Registry {
         Ok(used)
     }
 
-    fn is_alive(&self, user: &UserRecord) -> bool {
+    fn is_alive(&self, user: &UserRecord, held: Option<&Path>) -> bool {
         user.holder == self.holder
             || is_locked(&self.base.join("holders").join(&user.holder))
-            || is_locked(&user.agent_lock)
+            || held != Some(&user.agent_lock) && is_locked(&user.agent_lock)
     }
 
     fn journal_path(&self) -> PathBuf {

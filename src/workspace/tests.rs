@@ -352,7 +352,7 @@ fn git_overlooks_placeholders_and_what_it_overlooked_before() {
     let wanted = Wanted { names: vec![".mcp.json".into(), ".vscode/".into()], ..place.wanted() };
     let mut found = place.search(wanted);
     let registry = Registry::open(&place.at("state")).unwrap();
-    let user = registry.acquire(&mut found, &place.at("lock")).unwrap();
+    let user = registry.acquire(&mut found, &place.at("lock")).unwrap().unwrap();
     let made = excludes(&found, user.places());
     let [Substitute { target, text }] = made.as_slice() else { panic!("{made:?}") };
     assert_eq!(*target, place.at("w/.git/info/exclude"));
@@ -363,7 +363,7 @@ fn git_overlooks_placeholders_and_what_it_overlooked_before() {
     fs::write(place.at("w/.mcp.json"), "{}").unwrap();
     let wanted = Wanted { names: vec![".mcp.json".into()], ..place.wanted() };
     let mut found = place.search(wanted);
-    let user = registry.acquire(&mut found, &place.at("lock")).unwrap();
+    let user = registry.acquire(&mut found, &place.at("lock")).unwrap().unwrap();
     assert_eq!(excludes(&found, user.places()), []);
     let _cleaned = registry.release(user).unwrap();
 }

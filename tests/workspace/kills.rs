@@ -39,8 +39,8 @@ fn found(dir: &Path) -> Found {
 fn script() {
     let Some(dir) = std::env::var_os(DIR).map(PathBuf::from) else { return };
     let (one, two) = (Registry::open(&dir).unwrap(), Registry::open(&dir).unwrap());
-    let first = one.acquire(&mut found(&dir), &dir.join("lock")).unwrap();
-    let second = two.acquire(&mut found(&dir), &dir.join("lock")).unwrap();
+    let first = one.acquire(&mut found(&dir), &dir.join("lock")).unwrap().unwrap();
+    let second = two.acquire(&mut found(&dir), &dir.join("lock")).unwrap().unwrap();
     one.release(first).unwrap();
     two.release(second).unwrap();
 }
@@ -113,11 +113,11 @@ fn a_kill_at_any_moment_leaves_nothing_and_takes_nothing_of_a_persons() {
                 }
             }
             let next = Registry::open(&dir).unwrap();
-            let cleaned = next.clean().unwrap();
+            let cleaned = next.clean(None).unwrap();
             assert_eq!(cleaned.failed, [""; 0], "{call} {n}");
             assert_eq!(tree(&dir.join("w"), &dir), before, "{call} {n}: {cleaned:?}");
             assert_eq!(
-                next.clean().unwrap(),
+                next.clean(None).unwrap(),
                 Default::default(),
                 "{call} {n}: nothing is left to do"
             );

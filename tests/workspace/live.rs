@@ -30,8 +30,9 @@ fn bench(agents: &str) -> Bench {
 
 /// All names in the workspace, but those of git's samples.
 fn names(bench: &Bench) -> Vec<String> {
-    let output = Command::new("find").args([".", "-not", "-name", "*.sample"]);
-    let output = output.current_dir(bench.path("ws")).output().unwrap();
+    let mut find = Command::new("find");
+    find.args([".", "-not", "-name", "*.sample"]).current_dir(bench.path("ws"));
+    let output = find.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
     names.sort();
@@ -44,7 +45,7 @@ fn what_stands_in_for_missing_files_is_seen_by_nobody_afterwards() {
     if skip_here(test) {
         return;
     }
-    let script = "for f in .mcp.json .git/commondir .git/hooks/pre-commit .git/config ../mission.toml; \
+    let script = "for f in .mcp.json .git/commondir .git/hooks/pre-commit .git/config; \
                   do ( echo x >> $f ) 2>/dev/null && echo wrote $f; done; \
                   test -f .mcp.json && echo there; git status --short; exit 0";
     let bench = bench(&format!(
@@ -94,7 +95,7 @@ fn an_agent_whose_protection_the_host_takes_off_is_started_again_with_it() {
     git.arg("-C").arg(bench.path("ws")).args(["config", "x.y", "z"]);
     assert!(git.status().unwrap().success());
     daemon.line(&["alert", ".git/config", "took the protection off"]);
-    daemon.line(&["a ", "killed"]);
+    daemon.line(&["a ", "signal 9"]);
     daemon.seen.clear();
     daemon.line(&["a ", "runs"]);
     daemon.signal(Signal::SIGTERM);

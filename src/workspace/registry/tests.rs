@@ -31,7 +31,7 @@ impl Scene {
 
     fn acquire(&self, registry: &Registry) -> User {
         let mut found = self.found();
-        let user = registry.acquire(&mut found, &self.at("agent-lock")).unwrap();
+        let user = registry.acquire(&mut found, &self.at("agent-lock")).unwrap().unwrap();
         assert_eq!(found.missing().count(), 0);
         assert_eq!(found.gaps, [""; 0]);
         user
@@ -99,10 +99,10 @@ fn what_a_dead_daemon_left_goes_when_its_agents_are_gone_too() {
     let _never_released = scene.acquire(&dead);
     drop(dead);
     let next = scene.registry();
-    assert_eq!(next.clean().unwrap(), Cleaned::default());
+    assert_eq!(next.clean(None).unwrap(), Cleaned::default());
     assert_eq!(scene.tree(), FULL, "its agent lives");
     drop(agent);
-    assert_eq!(next.clean().unwrap().removed.len(), 5);
+    assert_eq!(next.clean(None).unwrap().removed.len(), 5);
     assert_eq!(scene.tree(), BARE);
     assert_eq!(scene.records(), (0, 0));
 }
@@ -140,7 +140,7 @@ fn what_somebody_made_meanwhile_is_protected_as_it_is() {
     let registry = scene.registry();
     let mut found = scene.found();
     fs::write(scene.at("w/.mcp.json"), "mine").unwrap();
-    let user = registry.acquire(&mut found, &scene.at("agent-lock")).unwrap();
+    let user = registry.acquire(&mut found, &scene.at("agent-lock")).unwrap().unwrap();
     assert_eq!(found.missing().count(), 0);
     assert!(found.places().any(|path| path == scene.at("w/.mcp.json")));
     assert_eq!(scene.tree(), FULL);
@@ -172,7 +172,7 @@ fn a_workspace_that_is_away_is_cleaned_when_it_is_back() {
     let cleaned = registry.release(user).unwrap();
     assert_eq!((cleaned.removed.len(), cleaned.failed.len()), (0, 5), "{cleaned:?}");
     fs::rename(scene.at("away"), scene.at("w")).unwrap();
-    assert_eq!(registry.clean().unwrap().removed.len(), 5);
+    assert_eq!(registry.clean(None).unwrap().removed.len(), 5);
     assert_eq!(scene.tree(), BARE);
 }
 
@@ -186,7 +186,7 @@ fn what_can_not_be_made_is_told_and_leaves_nothing() {
     let registry = scene.registry();
     fs::set_permissions(scene.at("w/.git"), fs::Permissions::from_mode(0o500)).unwrap();
     let mut found = scene.found();
-    let user = registry.acquire(&mut found, &scene.at("agent-lock")).unwrap();
+    let user = registry.acquire(&mut found, &scene.at("agent-lock")).unwrap().unwrap();
     assert_eq!(found.gaps.len(), 3, "{:?}", found.gaps);
     assert_eq!(found.missing().count(), 0);
     registry.release(user).unwrap();
@@ -199,7 +199,38 @@ fn an_agent_that_needs_no_placeholder_leaves_no_record() {
     let scene = Scene::new();
     let registry = scene.registry();
     let mut none = Found::default();
-    let user = registry.acquire(&mut none, &scene.at("agent-lock")).unwrap();
+    let user = registry.acquire(&mut none, &scene.at("agent-lock")).unwrap().unwrap();
     assert_eq!(scene.records(), (0, 0));
     assert_eq!(registry.release(user).unwrap(), Cleaned::default());
+}
+
+#[test]
+fn what_has_gone_since_the_search_is_searched_for_again() {
+    let scene = Scene::new();
+    let registry = scene.registry();
+    let first = scene.acquire(&registry);
+    // Sees the first one's placeholders, and that one ends.
+    let mut stale = scene.found();
+    assert_eq!(stale.missing().count(), 0);
+    registry.release(first).unwrap();
+    let second = registry.acquire(&mut stale, &scene.at("agent-lock")).unwrap();
+    assert_eq!(second, None);
+    assert_eq!(scene.records(), (0, 0));
+    let third = scene.acquire(&registry);
+    assert_eq!(scene.tree(), FULL);
+    registry.release(third).unwrap();
+}
+
+#[test]
+fn who_holds_an_agents_lock_knows_that_its_former_start_is_dead() {
+    let scene = Scene::new();
+    let dead = scene.registry();
+    let _never_released = scene.acquire(&dead);
+    drop(dead);
+    let held = options().create(true).truncate(false).open(scene.at("agent-lock")).unwrap();
+    held.lock().unwrap();
+    let next = scene.registry();
+    assert_eq!(next.clean(None).unwrap(), Cleaned::default());
+    assert_eq!(next.clean(Some(&scene.at("agent-lock"))).unwrap().removed.len(), 5);
+    assert!(next.is_empty().unwrap());
 }
