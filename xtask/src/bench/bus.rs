@@ -2,9 +2,10 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 use std::time::Duration;
 
+use super::lead::Lead;
 use super::peer::Redis;
 use super::rig::{Daemon, Ground};
 use super::table::{Goal, Report, median};
@@ -85,7 +86,7 @@ impl Bench<'_> {
         let goal = Some(Goal::RatioAtMost(1.0));
         self.compare("durable publish, 1 x 1, p50", DURABLE, "us", peer, goal, |target| {
             let delays =
-                target.publish_many(&mut target.connect()?, kind, 1_000, 1, clock::now())?;
+                target.publish_many(&mut target.connect()?, kind, 1_000, 1, clock::now(), None)?;
             Ok(micros(&delays, 50))
         })?;
         let goal = Some(Goal::RatioAtLeast(2.0));
@@ -102,7 +103,7 @@ impl Bench<'_> {
                         .into_iter()
                         .map(|mut c| {
                             scope.spawn(move || {
-                                target.publish_many(&mut c, kind, 200, 1, clock::now())
+                                target.publish_many(&mut c, kind, 200, 1, clock::now(), None)
                             })
                         })
                         .collect();
@@ -142,21 +143,20 @@ impl Bench<'_> {
 }
 
 fn publish(target: &Target, kind: Kind, count: usize, window: usize) -> io::Result<()> {
-    target.publish_many(&mut target.connect()?, kind, count, window, clock::now()).map(drop)
+    target.publish_many(&mut target.connect()?, kind, count, window, clock::now(), None).map(drop)
 }
 
 /// Messages a second until every reader has all, and the server's processor time a message in ns.
 fn fan_out(target: &Target, kind: Kind, readers: usize, count: usize) -> io::Result<(f64, f64)> {
     let origin = clock::now();
-    let ready = Arc::new(Barrier::new(readers + 1));
+    let (ready, lead) = (&Barrier::new(readers + 1), &Lead::new(readers));
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..readers)
-            .map(|_| {
-                let ready = Arc::clone(&ready);
+            .map(|reader| {
                 scope.spawn(move || {
                     let listener = target.listen(kind);
                     ready.wait();
-                    listener?.count(count, origin, false)
+                    listener?.count(count, |seen| lead.saw(reader, seen))
                 })
             })
             .collect();
@@ -164,7 +164,9 @@ fn fan_out(target: &Target, kind: Kind, readers: usize, count: usize) -> io::Res
         ready.wait();
         let before = clock::processor_time(target.pid)?;
         let rate = rate(count, || {
-            target.publish_many(&mut publisher, kind, count, 256, origin)?;
+            // What is logged waits for its readers in the log.
+            let lead = (kind == Kind::Ephemeral).then_some(lead);
+            target.publish_many(&mut publisher, kind, count, 256, origin, lead)?;
             threads.into_iter().try_for_each(|t| joined(t.join()).map(drop))
         })?;
         let spent = clock::processor_time(target.pid)? - before;
@@ -178,7 +180,7 @@ fn one_way(target: &Target) -> io::Result<f64> {
     let origin = clock::now();
     let listener = target.listen(Kind::Ephemeral)?;
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || listener.count(COUNT, origin, true));
+        let reader = scope.spawn(move || listener.delays(COUNT, origin));
         let mut publisher = target.connect()?;
         // A receiver that never receives: its deadline paces the sending.
         let (_keep, pace) = std::sync::mpsc::channel::<()>();
@@ -188,7 +190,7 @@ fn one_way(target: &Target) -> io::Result<f64> {
             if !left.is_zero() {
                 let _ = pace.recv_timeout(left);
             }
-            target.publish_many(&mut publisher, Kind::Ephemeral, 1, 1, origin)?;
+            target.publish_many(&mut publisher, Kind::Ephemeral, 1, 1, origin, None)?;
         }
         joined(reader.join()).map(|delays| micros(&delays, 50))
     })

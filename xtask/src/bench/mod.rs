@@ -6,6 +6,7 @@
 
 mod bus;
 mod clock;
+mod lead;
 mod peer;
 mod rig;
 mod spawn;

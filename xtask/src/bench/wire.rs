@@ -1,7 +1,8 @@
 //! The two wires, as bytes: the same blocking client drives missiond and Redis.
 //!
-//! A request is encoded once and its answers are counted by their line ends, so that the client costs
-//! the same for both. A payload opens with `~` and a 20-digit time, which a reader finds by that mark.
+//! A request is encoded once, answers are counted by their line ends and messages by a mark, so that
+//! the client costs both the same, and little: it runs on the same processors. A payload opens with
+//! `~` and a 20-digit time.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::clock;
+use super::lead::Lead;
 
 /// Whose wire it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(crate) enum Kind {
     Ephemeral,
 }
 
+/// How a refused publish is answered.
+const REFUSAL: &[u8] = br#"{"jsonrpc":"2.0","id":1,"error""#;
 const MARK: u8 = b'~';
 /// A whole payload, in bytes.
 pub(crate) const PAYLOAD: usize = 100;
@@ -65,33 +69,26 @@ impl Target {
         }
     }
 
-    /// Appends one publish of `time` to `out`.
-    pub(crate) fn publish(&self, out: &mut Vec<u8>, kind: Kind, time: u64) -> io::Result<()> {
+    /// A publish, but for the time.
+    fn template(&self, kind: Kind) -> Template {
         let rest = PAYLOAD - 21;
-        match (self.speaks, kind) {
-            (Speaks::Missiond, Kind::Logged) => write!(
-                out,
-                r#"{{"jsonrpc":"2.0","id":1,"method":"publish","params":{{"type":"custom.bench","content":"~{time:020}{:x>rest$}"}}}}"#,
-                ""
-            )?,
-            (Speaks::Missiond, Kind::Ephemeral) => write!(
-                out,
-                r#"{{"jsonrpc":"2.0","id":1,"method":"publish","params":{{"type":"custom.bench","ephemeral":true,"content":"~{time:020}{:x>rest$}"}}}}"#,
-                ""
-            )?,
-            (Speaks::Redis, Kind::Logged) => write!(
-                out,
-                "*5\r\n$4\r\nXADD\r\n$1\r\ns\r\n$1\r\n*\r\n$1\r\nd\r\n${PAYLOAD}\r\n~{time:020}{:x>rest$}\r",
-                ""
-            )?,
-            (Speaks::Redis, Kind::Ephemeral) => write!(
-                out,
-                "*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n${PAYLOAD}\r\n~{time:020}{:x>rest$}\r",
-                ""
-            )?,
-        }
-        out.push(b'\n');
-        Ok(())
+        let payload = format!("~{:020}{:x>rest$}", 0, "");
+        let text = match (self.speaks, kind) {
+            (Speaks::Missiond, Kind::Logged) => format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"publish","params":{{"type":"custom.bench","content":"{payload}"}}}}"#
+            ),
+            (Speaks::Missiond, Kind::Ephemeral) => format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"publish","params":{{"type":"custom.bench","ephemeral":true,"content":"{payload}"}}}}"#
+            ),
+            (Speaks::Redis, Kind::Logged) => format!(
+                "*5\r\n$4\r\nXADD\r\n$1\r\ns\r\n$1\r\n*\r\n$1\r\nd\r\n${PAYLOAD}\r\n{payload}\r"
+            ),
+            (Speaks::Redis, Kind::Ephemeral) => {
+                format!("*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n${PAYLOAD}\r\n{payload}\r")
+            }
+        };
+        let time = text.find('~').map_or(0, |at| at + 1);
+        Template { bytes: (text + "\n").into_bytes(), time }
     }
 
     /// Line ends in the answer to one publish.
@@ -102,8 +99,9 @@ impl Target {
         }
     }
 
-    /// Publishes `count` messages with at most `window` unanswered; each answer's delay in
-    /// nanoseconds is kept when there is one outstanding at a time.
+    /// Publishes `count` messages with at most `window` unanswered, and no more ahead of the readers
+    /// than `lead` allows; each answer's delay in nanoseconds is kept when there is one outstanding
+    /// at a time.
     pub(crate) fn publish_many(
         &self,
         stream: &mut UnixStream,
@@ -111,16 +109,23 @@ impl Target {
         count: usize,
         window: usize,
         origin: Instant,
+        lead: Option<&Lead>,
     ) -> io::Result<Vec<u64>> {
         let per = self.lines_per_answer(kind);
+        let template = self.template(kind);
         let (mut sent, mut lines) = (0, 0);
         let (mut out, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
         let mut delays = Vec::new();
         let mut asked = 0;
         while lines < count * per {
             out.clear();
-            while sent < count && sent - lines / per < window {
-                self.publish(&mut out, kind, clock::nanos(origin))?;
+            let bound = match lead {
+                Some(lead) if sent * per == lines => lead.wait(sent)?,
+                Some(lead) => lead.bound(),
+                None => count,
+            };
+            while sent < count.min(bound) && sent - lines / per < window {
+                template.fill(&mut out, clock::nanos(origin));
                 sent += 1;
             }
             if !out.is_empty() {
@@ -129,14 +134,15 @@ impl Target {
             }
             let length = stream.read(&mut buffer)?;
             let got = buffer.get(..length).unwrap_or_default();
-            if length == 0
-                || got.windows(7).any(|w| w == b"\"error\"")
-                || got.first() == Some(&b'-')
-            {
+            let refused = match self.speaks {
+                Speaks::Missiond => got.split(|b| *b == b'\n').any(|l| l.starts_with(REFUSAL)),
+                Speaks::Redis => got.first() == Some(&b'-'),
+            };
+            if length == 0 || refused {
                 let answer = String::from_utf8_lossy(got).into_owned();
                 return Err(io::Error::other(format!("{} answers: {answer}", self.name)));
             }
-            lines += got.iter().filter(|b| **b == b'\n').count();
+            lines += count_of(b'\n', got);
             if window == 1 && lines % per == 0 {
                 delays.push(clock::nanos(origin) - asked);
             }
@@ -170,6 +176,30 @@ impl Target {
     }
 }
 
+/// How often a byte is there; plain enough to be done by vectors.
+fn count_of(byte: u8, bytes: &[u8]) -> usize {
+    bytes.iter().filter(|b| **b == byte).count()
+}
+
+/// A publish whose time is still to be filled in.
+struct Template {
+    bytes: Vec<u8>,
+    time: usize,
+}
+
+impl Template {
+    fn fill(&self, out: &mut Vec<u8>, time: u64) {
+        let at = out.len() + self.time;
+        out.extend_from_slice(&self.bytes);
+        let mut rest = time;
+        for digit in out.iter_mut().skip(at).take(20).rev() {
+            *digit =
+                b"0123456789".get(usize::try_from(rest % 10).unwrap_or(0)).map_or(b'0', |d| *d);
+            rest /= 10;
+        }
+    }
+}
+
 /// A reader that counts.
 pub(crate) struct Listener {
     stream: UnixStream,
@@ -178,40 +208,44 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Reads until `count` messages have come; their one-way delays in nanoseconds if wanted.
-    pub(crate) fn count(
-        mut self,
-        count: usize,
-        origin: Instant,
-        delays: bool,
-    ) -> io::Result<Vec<u64>> {
+    /// Reads until `count` messages have come, and tells `seen` how many there are.
+    pub(crate) fn count(mut self, count: usize, seen: impl Fn(usize)) -> io::Result<()> {
         if self.speaks == Speaks::Redis && self.kind == Kind::Logged {
             return self.count_stream(count);
         }
         let mut buffer = vec![0; 256 << 10];
-        let (mut seen, mut kept) = (0, 0);
+        let mut marks = 0;
+        while marks < count {
+            let length = self.stream.read(&mut buffer)?;
+            if length == 0 {
+                return Err(io::Error::other("the server hung up on a reader"));
+            }
+            marks += count_of(MARK, buffer.get(..length).unwrap_or_default());
+            seen(marks);
+        }
+        Ok(())
+    }
+
+    /// Reads until `count` messages have come; their one-way delays in nanoseconds.
+    pub(crate) fn delays(mut self, count: usize, origin: Instant) -> io::Result<Vec<u64>> {
+        let mut buffer = vec![0; 256 << 10];
+        let mut kept = 0;
         let mut found = Vec::new();
-        while seen < count {
+        while found.len() < count {
             let space = buffer.get_mut(kept..).unwrap_or_default();
             let length = self.stream.read(space)?;
             if length == 0 {
                 return Err(io::Error::other("the server hung up on a reader"));
             }
             let now = clock::nanos(origin);
-            let got = buffer.get(..kept + length).unwrap_or_default();
             // What follows the last mark may be cut: it is looked at again with what comes next.
-            let mut from = 0;
-            let mut rest = got;
-            while let Some(at) = rest.iter().position(|b| *b == MARK) {
-                let Some(time) = rest.get(at + 1..at + 21) else { break };
-                if delays {
-                    let sent: u64 =
-                        std::str::from_utf8(time).ok().and_then(|t| t.parse().ok()).unwrap_or(now);
-                    found.push(now.saturating_sub(sent));
-                }
-                seen += 1;
-                from += at + 21;
-                rest = got.get(from..).unwrap_or_default();
+            let mut rest = buffer.get(..kept + length).unwrap_or_default();
+            while let Some(at) = rest.iter().position(|b| *b == MARK)
+                && let Some(time) = rest.get(at + 1..at + 21)
+            {
+                let sent = std::str::from_utf8(time).ok().and_then(|t| t.parse().ok());
+                found.push(now.saturating_sub(sent.unwrap_or(now)));
+                rest = rest.get(at + 21..).unwrap_or_default();
             }
             let cut = rest.iter().position(|b| *b == MARK).map_or(0, |at| rest.len() - at);
             let end = kept + length;
@@ -223,7 +257,7 @@ impl Listener {
 
     /// A reader of a Redis stream asks for each batch: that is how one tails a log there. The stream
     /// begins empty.
-    fn count_stream(mut self, count: usize) -> io::Result<Vec<u64>> {
+    fn count_stream(mut self, count: usize) -> io::Result<()> {
         let mut last = b"0-0".to_vec();
         let mut seen = 0;
         let (mut input, mut output) =
@@ -266,6 +300,6 @@ impl Listener {
             }
             seen += entries;
         }
-        Ok(Vec::new())
+        Ok(())
     }
 }
