@@ -2,18 +2,18 @@
 //! peer is still there.
 
 use std::future::Future;
-use std::os::fd::AsRawFd;
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::Semaphore;
 
-use super::outbox::{Flushed, Frame, Outbox};
+use super::frames::Frame;
+use super::outbox::{Flushed, Outbox};
 use super::quota::Owner;
 use crate::core::denied::Denied;
 use crate::proto::{Id, MAX_OUTSTANDING, Rejected, encode};
+use crate::sys::socket::Socket;
 
 /// A connection; never handed out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,18 +28,18 @@ pub(super) struct Conn {
     pub(super) outbox: Outbox,
     /// In the hub's list of connections to flush.
     pub(super) is_dirty: AtomicBool,
-    pub(super) stream: Arc<UnixStream>,
+    pub(super) socket: Arc<Socket>,
     /// Permits are unanswered requests.
     pub(super) outstanding: Arc<Semaphore>,
 }
 
 impl Conn {
-    pub(super) fn new(id: ConnId, owner: Arc<Owner>, pid: u32, stream: UnixStream) -> Arc<Self> {
-        let stream = Arc::new(stream);
-        let outbox = Outbox::new(Arc::clone(&stream), Arc::clone(&owner));
+    pub(super) fn new(id: ConnId, owner: Arc<Owner>, pid: u32, socket: Socket) -> Arc<Self> {
+        let socket = Arc::new(socket);
+        let outbox = Outbox::new(Arc::clone(&socket), Arc::clone(&owner));
         let outstanding = Arc::new(Semaphore::new(MAX_OUTSTANDING));
         let is_dirty = AtomicBool::new(false);
-        Arc::new(Conn { id, owner, pid, outbox, is_dirty, stream, outstanding })
+        Arc::new(Conn { id, owner, pid, outbox, is_dirty, socket, outstanding })
     }
 
     /// Writes a refusal from outside the hub's turn.
@@ -50,9 +50,7 @@ impl Conn {
     /// Ends the connection after what it asked for is answered and what is queued is written.
     pub(super) fn hang_up(&self) {
         self.outbox.flush();
-        // Reading ends; ENOTCONN: the peer was faster.
-        let _ =
-            nix::sys::socket::shutdown(self.stream.as_raw_fd(), nix::sys::socket::Shutdown::Read);
+        self.socket.shut_down(Shutdown::Read);
     }
 
     pub(super) fn reject(&self, rejected: &Rejected) {
@@ -65,29 +63,12 @@ impl Conn {
     }
 }
 
-/// Whether the peer has closed both directions.
-pub(super) async fn is_hung_up(stream: &UnixStream) -> bool {
-    let ready = stream.ready(Interest::READABLE | Interest::WRITABLE).await;
-    ready.is_ok_and(|ready| ready.is_write_closed())
-}
-
 /// Waits for `event`, but not for a peer that has gone meanwhile: then none.
 pub(super) async fn unless_gone<T>(conn: &Conn, event: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         happened = event => Some(happened),
-        () = gone(&conn.stream) => None,
-    }
-}
-
-/// Waits until the peer has closed both directions.
-async fn gone(stream: &UnixStream) {
-    // The mask of `PRIORITY` has the end of reading in it, and is not set by mere data.
-    if stream.ready(Interest::PRIORITY).await.is_ok() {
-        match stream.ready(Interest::WRITABLE).await {
-            Ok(ready) if !ready.is_write_closed() => std::future::pending().await,
-            Ok(_) | Err(_) => {}
-        }
+        () = conn.socket.hung_up() => None,
     }
 }
 
@@ -96,7 +77,7 @@ pub(super) async fn written(conn: &Conn) {
     while !conn.outbox.is_empty() {
         match conn.outbox.drain() {
             Flushed::Blocked => {
-                if conn.stream.writable().await.is_err() {
+                if conn.socket.writable().await.is_err() {
                     return;
                 }
             }

@@ -8,18 +8,17 @@ use super::hub::Hub;
 use super::inbound::Ticket;
 use super::log::{LogPage, ReadId};
 use super::mailbox::Whose;
-use super::outbox::Frame;
-use super::pump::{FETCH_BYTES, Turn, may_receive};
+use super::pump::{FETCH_BYTES, Turn};
 use super::reads::{MailboxId, Purpose};
 use super::recent::Message;
 use super::subscribe::note;
 use crate::core::denied::{Code, Denied};
 use crate::core::event::{Event, Logged};
-use crate::core::head::{Caller, Ephemeral};
+use crate::core::head::Caller;
 use crate::core::request::Ack;
-use crate::core::spec::{Mode, Permission};
+use crate::core::spec::Permission;
 use crate::core::state::State;
-use crate::core::view::{MessageView, Party, ReceiptState};
+use crate::core::view::{Party, ReceiptState};
 use crate::ids::{AgentUid, Seq, Timestamp};
 use crate::proto::wire::{Fetched, FetchedMessage};
 
@@ -30,23 +29,36 @@ fn may_audit(state: &State, who: Caller) -> bool {
     }
 }
 
+fn is_broadcast(event: &Logged) -> bool {
+    matches!(&event.event, Event::MessagePublished(published) if published.to.is_empty())
+}
+
 impl Hub {
     /// Learns of events that have just become durable, in order, with their contents.
     pub fn deliver(&mut self, now: Timestamp, events: &[Logged], state: &State) {
-        for event in events {
-            self.head = event.seq;
-            let mut frame = None;
-            for follower in self.followers.values_mut() {
-                follower.arrive(&mut self.dirty, event, &mut frame);
+        let mut rest = events;
+        while let Some(event) = rest.first() {
+            // Broadcasts that follow on each other go to each mailbox together.
+            let broadcasts = rest.iter().take_while(|event| is_broadcast(event)).count();
+            let (these, others) = rest.split_at(broadcasts.max(1));
+            rest = others;
+            for event in these {
+                self.head = event.seq;
+                let mut frame = None;
+                for follower in self.followers.values_mut() {
+                    follower.arrive(&mut self.dirty, event, &mut frame);
+                }
             }
             if let Event::MessagePublished(published) = &event.event {
-                let Some(message) = Message::of(event) else { continue };
-                self.recent.push(Arc::clone(&message));
+                let messages: Vec<_> = these.iter().filter_map(Message::of).collect();
+                for message in &messages {
+                    self.recent.push(Arc::clone(message));
+                }
                 if published.to.is_empty() {
-                    self.arrive_at_all(now, &message, state);
+                    self.arrive_at_all(now, &messages, state);
                 } else {
                     let to = published.to.iter().map(|addressee| addressee.0);
-                    self.arrive_at(now, to, &message, state);
+                    self.arrive_at(now, to, &messages, state);
                 }
             } else if let Event::MessagesDead(dead) = &event.event {
                 let agent = self.agents.get(&dead.agent);
@@ -89,7 +101,7 @@ impl Hub {
         }
     }
 
-    fn arrive_at_all(&mut self, now: Timestamp, message: &Arc<Message>, state: &State) {
+    fn arrive_at_all(&mut self, now: Timestamp, messages: &[Arc<Message>], state: &State) {
         let mut turn = Turn {
             now,
             head: self.head,
@@ -99,7 +111,7 @@ impl Hub {
             reads: &mut self.reads,
         };
         for (id, mailbox) in &mut self.mailboxes {
-            turn.arrive(*id, mailbox, message);
+            turn.arrive(*id, mailbox, messages);
             note(&mut self.due, *id, mailbox);
         }
     }
@@ -108,7 +120,7 @@ impl Hub {
         &mut self,
         now: Timestamp,
         to: impl Iterator<Item = AgentUid>,
-        message: &Arc<Message>,
+        messages: &[Arc<Message>],
         state: &State,
     ) {
         let named: Vec<MailboxId> = to
@@ -117,41 +129,7 @@ impl Hub {
             .chain(self.tails.values().copied())
             .collect();
         for id in named {
-            self.with_mailbox(now, id, state, |turn, mailbox| turn.arrive(id, mailbox, message));
-        }
-    }
-
-    /// Hands out a message that is not logged, to whoever listens and has room.
-    pub fn ephemeral(&mut self, ephemeral: &Ephemeral, state: &State) {
-        let message = Message::ephemeral(MessageView {
-            id: None,
-            seq: ephemeral.after,
-            r#type: ephemeral.r#type.clone(),
-            from: ephemeral.from.clone(),
-            to: ephemeral.to.iter().map(|addressee| addressee.1.clone()).collect(),
-            at: (self.clock())(),
-            task: ephemeral.task.clone(),
-            reply_to: ephemeral.reply_to,
-            content: ephemeral.content.clone(),
-        });
-        let is_for = |uid: AgentUid| match state.agent(uid) {
-            Some(_) if !ephemeral.to.is_empty() => ephemeral.to.iter().any(|to| to.0 == uid),
-            Some(agent) => agent.spec.mode == Mode::Service,
-            None => false,
-        };
-        for mailbox in self.mailboxes.values() {
-            let Some(consumer) = &mailbox.consumer else { continue };
-            let is_theirs = match mailbox.whose {
-                Whose::OperatorTail => true,
-                Whose::Agent(uid) | Whose::AgentTail(uid) => is_for(uid) && may_receive(state, uid),
-            };
-            let types = &consumer.types;
-            let passes = types.is_empty() || types.contains(&ephemeral.r#type);
-            if is_theirs && passes && consumer.conn.outbox.may_push_ephemeral() {
-                let frame = message.frame(&mailbox.name, false);
-                consumer.conn.outbox.push(Frame::Shared(frame));
-                self.dirty.mark(&consumer.conn);
-            }
+            self.with_mailbox(now, id, state, |turn, mailbox| turn.arrive(id, mailbox, messages));
         }
     }
 

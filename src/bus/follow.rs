@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use super::conn::Conn;
+use super::frames::{Frame, SharedFrame};
 use super::inbound::Ticket;
 use super::log::{LogPage, ReadId, ReadWhat};
-use super::outbox::Frame;
 use super::reads::{AuditWait, Dirty, Purpose, Reads};
 use crate::core::denied::Denied;
 use crate::core::event::Logged;
@@ -98,7 +98,7 @@ impl Follower {
         &mut self,
         dirty: &mut Dirty,
         event: &Logged,
-        frame: &mut Option<Arc<[u8]>>,
+        frame: &mut Option<SharedFrame>,
     ) {
         if !self.is_live || event.seq <= self.upto {
             return;
@@ -113,10 +113,10 @@ impl Follower {
             return;
         }
         if frame.is_none() {
-            *frame = view(event).and_then(|view| encode::event(&view).ok()).map(Arc::from);
+            *frame = view(event).and_then(|view| encode::event(&view).ok()).map(SharedFrame::from);
         }
         if let Some(frame) = frame {
-            self.conn.outbox.push(Frame::Shared(Arc::clone(frame)));
+            self.conn.outbox.push(Frame::Shared(frame.clone()));
             dirty.mark(&self.conn);
         }
         self.upto = event.seq;

@@ -213,7 +213,7 @@ impl Hub {
                 self.links.insert(conn.id, Link { conn, mailboxes: BTreeSet::new() });
                 None
             }
-            Kind::Request(inbound) => Some(Arrival::Request(inbound)),
+            Kind::Requests(inbound) => Some(Arrival::Requests(inbound)),
             Kind::Room(conn) => {
                 self.has_room(now, conn, state);
                 None

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::conn::{Conn, ConnId};
-use super::outbox::Frame;
+use super::frames::Frame;
 use crate::core::denied::{Code, Denied};
 use crate::core::head::Caller;
 use crate::ids::{Key, Timestamp};
@@ -84,8 +84,8 @@ pub struct Inbound {
 /// What the daemon has to deal with.
 #[derive(Debug)]
 pub enum Arrival {
-    /// Somebody asks for something.
-    Request(Box<Inbound>),
+    /// Somebody asks for something, and more: what came in together, in order.
+    Requests(Vec<Inbound>),
     /// A connection was refused; to be logged.
     Refused {
         /// Which socket: `control`, or the agent's name.
@@ -116,7 +116,7 @@ pub(super) enum Kind {
     /// A peer was let in.
     Opened(Arc<Conn>),
     /// It asks for something.
-    Request(Box<Inbound>),
+    Requests(Vec<Inbound>),
     /// It has read what it was sent, and the hub wanted to know.
     Room(ConnId),
     /// It is over.
@@ -126,15 +126,15 @@ pub(super) enum Kind {
 }
 
 impl Input {
-    pub(super) fn request(inbound: Inbound) -> Self {
-        Input(Kind::Request(Box::new(inbound)))
+    pub(super) fn requests(inbound: Vec<Inbound>) -> Self {
+        Input(Kind::Requests(inbound))
     }
 
-    /// When it arrived, where that matters: of a request.
+    /// When it arrived, where that matters: of a request, of those that came together the first.
     #[must_use]
     pub fn arrived(&self) -> Option<Timestamp> {
         match &self.0 {
-            Kind::Request(inbound) => Some(inbound.at),
+            Kind::Requests(inbound) => inbound.first().map(|inbound| inbound.at),
             Kind::Opened(_) | Kind::Room(_) | Kind::Closed(_) | Kind::Refused { .. } => None,
         }
     }
@@ -156,6 +156,7 @@ pub(crate) mod by_hand {
 
     use super::*;
     use crate::bus::quota::Owner;
+    use crate::sys::socket::Socket;
 
     /// A queue of inputs, and its other end.
     pub(crate) fn queue() -> (mpsc::Sender<Input>, Inputs) {
@@ -167,11 +168,12 @@ pub(crate) mod by_hand {
     pub(crate) async fn request(method: Method, call: Call, at: Timestamp) -> Input {
         let (stream, _gone) = UnixStream::pair().unwrap();
         let who = Caller::Operator;
-        let conn = Conn::new(ConnId(1), Owner::new(who, None, 1), 1, stream);
+        let socket = Socket::new(stream).unwrap();
+        let conn = Conn::new(ConnId(1), Owner::new(who, None, 1), 1, socket);
         let permits = Arc::new(Semaphore::new(2));
         let permit = || async { Arc::clone(&permits).acquire_owned().await.unwrap() };
         let ticket = Ticket::new(conn, Id::Number(1), [permit().await, permit().await]);
-        Input::request(Inbound { ticket, who, pid: 1, method, call, key: None, at })
+        Input::requests(vec![Inbound { ticket, who, pid: 1, method, call, key: None, at }])
     }
 }
 

@@ -23,6 +23,7 @@ use super::reader::{self, Clock, Reader};
 use crate::core::denied::{Code, Denied};
 use crate::proto::encode;
 use crate::sys::peer::{Peer, PeerError, ProcessId};
+use crate::sys::socket::Socket;
 
 /// Peers that are looked at at once, each by a blocking thread of the runtime: what the kernel says of
 /// a chain of ancestors is read from many files, and a loaded machine is slow at that.
@@ -388,7 +389,14 @@ impl Accepting {
 
     async fn open(&self, stream: UnixStream, admitted: &Admitted) -> Option<()> {
         let id = ConnId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let conn = Conn::new(id, Arc::clone(&self.owner), admitted.pid, stream);
+        let socket = match Socket::new(stream) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::warn!(socket = self.door.name(), %error, "cannot wait for a peer");
+                return Some(());
+            }
+        };
+        let conn = Conn::new(id, Arc::clone(&self.owner), admitted.pid, socket);
         self.owner.connections.fetch_add(1, Ordering::Relaxed);
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         let opened = Input(Kind::Opened(Arc::clone(&conn)));

@@ -134,8 +134,15 @@ pub(super) struct Mailbox {
     pub(super) noted: Option<Timestamp>,
 }
 
+impl Consumer {
+    /// Whether its filter lets a type of message through.
+    pub(super) fn takes(&self, r#type: &MessageType) -> bool {
+        self.types.is_empty() || self.types.contains(r#type)
+    }
+}
+
 fn passes(types: &[MessageType], message: &Message) -> bool {
-    types.is_empty() || types.contains(&message.view.r#type)
+    types.is_empty() || types.contains(message.r#type())
 }
 
 impl Mailbox {
@@ -252,12 +259,11 @@ impl Mailbox {
             if consumer.in_flight >= consumer.credit {
                 return false;
             }
-            if !consumer.conn.outbox.may_push() {
+            let frame = item.message.frame(&self.name, item.deliveries > 0);
+            if !consumer.conn.outbox.push_shared(&frame) {
                 consumer.conn.outbox.want_room();
                 return true;
             }
-            let frame = item.message.frame(&self.name, item.deliveries > 0);
-            consumer.conn.outbox.push(super::outbox::Frame::Shared(frame));
             self.delivered_upto = self.delivered_upto.max(item.message.seq());
             if self.whose.has_cursor() {
                 self.window[at].deliveries += 1;

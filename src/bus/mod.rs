@@ -21,7 +21,9 @@
 
 mod conn;
 mod delivery;
+mod ephemeral;
 mod follow;
+mod frames;
 mod hub;
 mod identity;
 mod inbound;

@@ -12,40 +12,27 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::os::fd::AsRawFd;
+use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
-use super::quota::{OWNER_BYTES, Owner, PUSH_BYTES};
+use super::frames::{Frame, SharedFrame};
+use super::quota::{OWNER_BYTES, OWNER_PUSH_BYTES, Owner, PUSH_BYTES};
+use crate::sys::socket::Socket;
 
-/// Frames of one write.
+/// Bytes of one reader's own frames that are put together.
+const OWN: usize = 16 << 10;
+
+/// Pieces of one write.
 const BATCH: usize = 64;
-
-/// One line, with its newline.
-#[derive(Debug, Clone)]
-pub(super) enum Frame {
-    /// For one reader.
-    Own(Vec<u8>),
-    /// For many.
-    Shared(Arc<[u8]>),
-}
-
-impl Frame {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Frame::Own(bytes) => bytes,
-            Frame::Shared(bytes) => bytes,
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 struct Queue {
+    /// In pieces of one or more frames.
     frames: VecDeque<Frame>,
-    /// Bytes of the first frame that are written already.
+    /// Bytes of the first piece that are written already.
     written: usize,
     /// Bytes of all frames that are not written.
     bytes: usize,
@@ -55,6 +42,15 @@ struct Queue {
     wants_room: bool,
     /// Nothing goes out any more.
     is_closed: bool,
+}
+
+impl Queue {
+    fn append(&mut self, frame: &SharedFrame) {
+        self.bytes += frame.len();
+        if !self.frames.back_mut().is_some_and(|last| last.grow(frame)) {
+            self.frames.push_back(Frame::Shared(frame.clone()));
+        }
+    }
 }
 
 /// How a flush ended.
@@ -71,7 +67,7 @@ pub(super) enum Flushed {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    stream: Arc<UnixStream>,
+    socket: Arc<Socket>,
     owner: Arc<Owner>,
     queue: Mutex<Queue>,
     /// Wakes the writer task.
@@ -81,9 +77,9 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(stream: Arc<UnixStream>, owner: Arc<Owner>) -> Self {
+    pub(super) fn new(socket: Arc<Socket>, owner: Arc<Owner>) -> Self {
         let queue = Mutex::new(Queue::default());
-        Outbox { stream, owner, queue, wake: Notify::new(), room: Notify::new() }
+        Outbox { socket, owner, queue, wake: Notify::new(), room: Notify::new() }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -98,24 +94,56 @@ impl Outbox {
         }
         let length = frame.bytes().len();
         let queued = self.owner.queued.fetch_add(length, Ordering::Relaxed);
-        queue.bytes += length;
         if queued > 0 && queued + length > OWNER_BYTES {
+            queue.bytes += length;
             self.close_locked(&mut queue);
             return;
         }
-        queue.frames.push_back(frame);
+        queue.bytes += length;
+        match (queue.frames.back_mut(), frame) {
+            // Answers are short and many.
+            (Some(Frame::Own(last)), Frame::Own(line)) if last.len() + line.len() <= OWN => {
+                last.extend_from_slice(&line);
+            }
+            (_, frame) => queue.frames.push_back(frame),
+        }
+    }
+
+    /// Queues a notification, unless its reader is to fall back to the log. Says which.
+    pub(super) fn push_shared(&self, frame: &SharedFrame) -> bool {
+        let mut queue = self.queue();
+        if queue.is_closed || queue.bytes >= PUSH_BYTES || !self.owner.may_push() {
+            return false;
+        }
+        queue.append(frame);
+        self.owner.queued.fetch_add(frame.len(), Ordering::Relaxed);
+        true
+    }
+
+    /// Queues notifications that are not in the log, for as long as they are worth it. Says whether
+    /// there is any.
+    pub(super) fn push_ephemeral<'a>(&self, frames: impl Iterator<Item = &'a SharedFrame>) -> bool {
+        let mut queue = self.queue();
+        let before = self.owner.queued.load(Ordering::Relaxed);
+        let mut bytes = 0;
+        for frame in frames {
+            if queue.is_closed
+                || queue.bytes >= PUSH_BYTES / 2
+                || before + bytes >= OWNER_PUSH_BYTES
+            {
+                break;
+            }
+            queue.append(frame);
+            bytes += frame.len();
+        }
+        self.owner.queued.fetch_add(bytes, Ordering::Relaxed);
+        bytes > 0
     }
 
     /// Whether a notification may be queued, or its reader is to fall back to the log.
     pub(super) fn may_push(&self) -> bool {
         let queue = self.queue();
         !queue.is_closed && queue.bytes < PUSH_BYTES && self.owner.may_push()
-    }
-
-    /// Whether a notification that is not in the log is still worth queueing.
-    pub(super) fn may_push_ephemeral(&self) -> bool {
-        let queue = self.queue();
-        !queue.is_closed && queue.bytes < PUSH_BYTES / 2 && self.owner.may_push()
     }
 
     /// Asks to be told when there is room again.
@@ -133,15 +161,18 @@ impl Outbox {
         queue.bytes < PUSH_BYTES && std::mem::take(&mut queue.wants_room)
     }
 
+    /// Whether there is nothing to wait for in [`Outbox::wait_for_room`].
+    pub(super) fn has_room(&self) -> bool {
+        let queue = self.queue();
+        queue.is_closed || queue.bytes < PUSH_BYTES
+    }
+
     /// Waits until the peer has read most of what it was sent. Cancel-safe.
     pub(super) async fn wait_for_room(&self) {
         loop {
             let room = self.room.notified();
-            {
-                let queue = self.queue();
-                if queue.is_closed || queue.bytes < PUSH_BYTES {
-                    return;
-                }
+            if self.has_room() {
+                return;
             }
             room.await;
         }
@@ -177,7 +208,7 @@ impl Outbox {
                 *slice = IoSlice::new(frame.bytes().get(skip..).unwrap_or_default());
                 count += 1;
             }
-            match self.stream.try_write_vectored(&slices[..count]) {
+            match self.socket.try_write_vectored(&slices[..count]) {
                 Ok(0) => self.close_locked(queue),
                 Ok(n) => self.consume(queue, n),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flushed::Blocked,
@@ -222,9 +253,7 @@ impl Outbox {
         self.owner.queued.fetch_sub(queue.bytes, Ordering::Relaxed);
         queue.bytes = 0;
         queue.frames = VecDeque::new();
-        // ENOTCONN: the peer was faster.
-        let _ =
-            nix::sys::socket::shutdown(self.stream.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        self.socket.shut_down(Shutdown::Both);
         self.room.notify_waiters();
         self.wake.notify_one();
     }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::frames::Frame;
 use super::log::{LogPage, ReadWhat};
 use super::mailbox::{Mailbox, Waiting, Whose};
-use super::outbox::Frame;
 use super::reads::{Dirty, MailboxId, Purpose, Reads};
-use super::recent::{Message, Recent};
+use super::recent::{self, Message, Recent};
 use crate::core::denied::{Code, Denied};
 use crate::core::spec::Permission;
 use crate::core::state::State;
@@ -45,10 +45,9 @@ impl Turn<'_> {
     fn is_for(&self, mailbox: &Mailbox, message: &Message) -> bool {
         match (mailbox.whose, message.event()) {
             (Whose::OperatorTail, _) => true,
-            (Whose::Agent(uid) | Whose::AgentTail(uid), Some(event)) => {
+            (Whose::Agent(uid) | Whose::AgentTail(uid), event) => {
                 self.state.addressed(message.seq(), event, uid)
             }
-            (Whose::Agent(_) | Whose::AgentTail(_), None) => false,
         }
     }
 
@@ -210,21 +209,51 @@ impl Turn<'_> {
         self.dirty.answer(fetch.ticket, Ok(&fetched));
     }
 
-    /// A new durable message for a live mailbox.
-    pub(super) fn arrive(&mut self, id: MailboxId, mailbox: &mut Mailbox, message: &Arc<Message>) {
-        if !mailbox.is_live || message.seq() <= mailbox.read_upto {
+    /// New durable messages, without a gap, for a live mailbox.
+    pub(super) fn arrive(
+        &mut self,
+        id: MailboxId,
+        mailbox: &mut Mailbox,
+        messages: &[Arc<Message>],
+    ) {
+        if !mailbox.is_live {
             return;
         }
-        if !self.is_for(mailbox, message) {
-            return;
+        let mut offered: Vec<&Arc<Message>> = Vec::new();
+        for message in messages {
+            if message.seq() <= mailbox.read_upto || !self.is_for(mailbox, message) {
+                continue;
+            }
+            if !offered.is_empty() && !mailbox.has_room(message.bytes()) {
+                // What was offered may be on its way at once; nothing after it was looked at yet.
+                let head = std::mem::replace(&mut self.head, message.before());
+                self.hand_on(id, mailbox, &mut offered);
+                self.head = head;
+                if message.seq() <= mailbox.read_upto {
+                    continue;
+                }
+            }
+            if mailbox.is_live && mailbox.is_wanted() && mailbox.has_room(message.bytes()) {
+                mailbox.offer(Arc::clone(message));
+                offered.push(message);
+            } else {
+                // From here on it reads the log, when it wants more.
+                mailbox.read_upto = message.before().max(mailbox.read_upto);
+                mailbox.is_live = false;
+                break;
+            }
         }
-        if mailbox.is_wanted() && mailbox.has_room(message.bytes()) {
-            mailbox.offer(Arc::clone(message));
-            self.pump(id, mailbox);
-        } else {
-            // From here on it reads the log, when it wants more.
-            mailbox.read_upto = Seq(message.seq().0.saturating_sub(1)).max(mailbox.read_upto);
-            mailbox.is_live = false;
+        if !offered.is_empty() {
+            self.hand_on(id, mailbox, &mut offered);
         }
+    }
+
+    fn hand_on(&mut self, id: MailboxId, mailbox: &mut Mailbox, offered: &mut Vec<&Arc<Message>>) {
+        if let Some(consumer) = &mailbox.consumer {
+            offered.retain(|message| consumer.takes(message.r#type()));
+            recent::prepare(offered, &mailbox.name);
+        }
+        offered.clear();
+        self.pump(id, mailbox);
     }
 }

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{AcquireError, mpsc};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, mpsc};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::conn::{Conn, is_hung_up, unless_gone, written};
+use super::conn::{Conn, unless_gone, written};
 use super::identity;
 use super::inbound::{Inbound, Input, Ticket};
 use super::outbox::Flushed;
@@ -63,13 +63,13 @@ enum End {
 
 /// The reader task. Ends with `Input::Closed`.
 pub(super) async fn run(conn: Arc<Conn>, reader: Reader) {
-    let mut lines = Lines { conn: &conn, buffer: Vec::new(), searched: 0, charged: 0 };
+    let mut lines = Lines { conn: &conn, buffer: Vec::new(), filled: 0, searched: 0, charged: 0 };
     let end = serve(&conn, &reader, &mut lines).await;
     drop(lines);
     let is_open = !conn.outbox.is_closed();
     match end {
         Err(_) | Ok(End::HubGone) => {}
-        Ok(End::Closed) if is_open && !is_hung_up(&conn.stream).await => {
+        Ok(End::Closed) if is_open && !conn.socket.is_hung_up().await => {
             // `printf ... | socat - UNIX:...` closes its half and waits for the answers.
             let all = u32::try_from(MAX_OUTSTANDING).unwrap_or(u32::MAX);
             let answered = async {
@@ -100,7 +100,9 @@ pub(super) async fn write(conn: Arc<Conn>, inputs: mpsc::Sender<Input>) {
                 Flushed::All => break,
                 Flushed::Closed => return,
                 Flushed::Blocked => {
-                    if conn.stream.writable().await.is_err() {
+                    if conn.socket.writable().await.is_err() {
+                        // Nothing to wait with: it may come again when there are descriptors.
+                        conn.outbox.close();
                         return;
                     }
                 }
@@ -110,7 +112,7 @@ pub(super) async fn write(conn: Arc<Conn>, inputs: mpsc::Sender<Input>) {
 }
 
 async fn serve(conn: &Arc<Conn>, reader: &Reader, lines: &mut Lines<'_>) -> io::Result<End> {
-    let mut is_greeted = false;
+    let mut asks = Asks { conn, reader, is_greeted: false, at: Timestamp(0), parsed: Vec::new() };
     loop {
         match lines.read().await? {
             Read::Lines => {}
@@ -125,84 +127,138 @@ async fn serve(conn: &Arc<Conn>, reader: &Reader, lines: &mut Lines<'_>) -> io::
                 return Ok(End::Faulty);
             }
         }
+        asks.at = (reader.clock)();
         let mut start = 0;
         while let Some(end) = lines.line_end(start) {
-            if unless_gone(conn, conn.outbox.wait_for_room()).await.is_none() {
-                return Ok(End::Closed);
-            }
-            if let Some(end) =
-                request(conn, reader, &lines.buffer[start..end], &mut is_greeted).await
-            {
+            if let Some(end) = asks.line(&lines.buffer[start..end]).await {
+                let _ = asks.send().await;
                 return Ok(end);
             }
             start = end + 1;
+        }
+        if let Some(end) = asks.send().await {
+            return Ok(end);
         }
         lines.consume(start);
     }
 }
 
-/// Deals with one line; something when the connection is to end.
-async fn request(
-    conn: &Arc<Conn>,
-    reader: &Reader,
-    line: &[u8],
-    is_greeted: &mut bool,
-) -> Option<End> {
-    let parsed = proto::parse(line);
-    if let Err(wait) = conn.owner.take_request() {
-        let id = match &parsed {
-            Ok(frame) => Some(&frame.id),
-            Err(rejected) => rejected.id.as_ref(),
-        };
-        let message = "too many requests per second: slow down (limits.requests_per_second)";
-        conn.refuse(id, &Denied::new(Code::Limit, message));
-        sleep(wait).await;
-        return None;
-    }
-    let frame = match parsed {
-        Ok(frame) => frame,
-        Err(rejected) => {
-            conn.reject(&rejected);
+/// What a connection asks for.
+struct Asks<'a> {
+    conn: &'a Arc<Conn>,
+    reader: &'a Reader,
+    is_greeted: bool,
+    /// When the lines were read.
+    at: Timestamp,
+    /// Goes to the loop together. Nothing is waited for while it is held back.
+    parsed: Vec<Inbound>,
+}
+
+impl Asks<'_> {
+    /// Gives the loop what was parsed.
+    async fn send(&mut self) -> Option<End> {
+        if self.parsed.is_empty() {
             return None;
         }
-    };
-    if let Call::Hello(hello) = &frame.call {
-        if let Some(path) = &reader.key
-            && !shows_key(path, hello.operator_key.as_deref())
-        {
-            let message = "operator_key is not the content of operator.key";
-            conn.refuse(Some(&frame.id), &Denied::new(Code::Denied, message));
-            return Some(End::Faulty);
+        let inbound = std::mem::take(&mut self.parsed);
+        match self.reader.inputs.send(Input::requests(inbound)).await {
+            Ok(()) => None,
+            Err(_) => Some(End::HubGone),
         }
-        *is_greeted = true;
-    } else if !*is_greeted {
-        let message = "say hello first: {\"method\":\"hello\",\"params\":{\"version\":1}}";
-        conn.refuse(Some(&frame.id), &Denied::new(Code::Invalid, message));
-        return None;
     }
-    let bytes = u32::try_from(line.len().clamp(1, INBOUND_BYTES)).unwrap_or(u32::MAX);
-    let permits = async {
-        let outstanding = Arc::clone(&conn.outstanding).acquire_owned().await?;
-        let inbound = Arc::clone(&conn.owner.inbound).acquire_many_owned(bytes).await?;
-        Ok::<_, AcquireError>([outstanding, inbound])
-    };
-    // The semaphores are never closed.
-    let Some(Ok(permits)) = unless_gone(conn, permits).await else { return Some(End::Closed) };
-    let at = (reader.clock)();
-    conn.owner.hears(at);
-    let inbound = Inbound {
-        ticket: Ticket::new(Arc::clone(conn), frame.id, permits),
-        who: conn.owner.who,
-        pid: conn.pid,
-        method: frame.method,
-        call: frame.call,
-        key: frame.key,
-        at,
-    };
-    match reader.inputs.send(Input::request(inbound)).await {
-        Ok(()) => None,
-        Err(_) => Some(End::HubGone),
+
+    /// Deals with one line; something when the connection is to end.
+    async fn line(&mut self, line: &[u8]) -> Option<End> {
+        let (conn, reader) = (self.conn, self.reader);
+        if !conn.outbox.has_room() {
+            if let Some(end) = self.send().await {
+                return Some(end);
+            }
+            if unless_gone(conn, conn.outbox.wait_for_room()).await.is_none() {
+                return Some(End::Closed);
+            }
+            self.at = (reader.clock)();
+        }
+        let parsed = proto::parse(line);
+        if let Err(wait) = conn.owner.take_request() {
+            let id = match &parsed {
+                Ok(frame) => Some(&frame.id),
+                Err(rejected) => rejected.id.as_ref(),
+            };
+            let message = "too many requests per second: slow down (limits.requests_per_second)";
+            conn.refuse(id, &Denied::new(Code::Limit, message));
+            let end = self.send().await;
+            sleep(wait).await;
+            self.at = (reader.clock)();
+            return end;
+        }
+        let frame = match parsed {
+            Ok(frame) => frame,
+            Err(rejected) => {
+                conn.reject(&rejected);
+                return None;
+            }
+        };
+        if let Call::Hello(hello) = &frame.call {
+            if let Some(path) = &reader.key
+                && !shows_key(path, hello.operator_key.as_deref())
+            {
+                let message = "operator_key is not the content of operator.key";
+                conn.refuse(Some(&frame.id), &Denied::new(Code::Denied, message));
+                return Some(End::Faulty);
+            }
+            self.is_greeted = true;
+        } else if !self.is_greeted {
+            let message = "say hello first: {\"method\":\"hello\",\"params\":{\"version\":1}}";
+            conn.refuse(Some(&frame.id), &Denied::new(Code::Invalid, message));
+            return None;
+        }
+        let permits = match permits(conn, line.len()) {
+            Some(permits) => permits,
+            None => {
+                if let Some(end) = self.send().await {
+                    return Some(end);
+                }
+                let waited = unless_gone(conn, wait_for_permits(conn, line.len())).await;
+                self.at = (reader.clock)();
+                // The semaphores are never closed.
+                let Some(Ok(permits)) = waited else { return Some(End::Closed) };
+                permits
+            }
+        };
+        conn.owner.hears(self.at);
+        self.parsed.push(Inbound {
+            ticket: Ticket::new(Arc::clone(conn), frame.id, permits),
+            who: conn.owner.who,
+            pid: conn.pid,
+            method: frame.method,
+            call: frame.call,
+            key: frame.key,
+            at: self.at,
+        });
+        None
     }
+}
+
+/// What a line of so many bytes is charged to its owner.
+fn charge(length: usize) -> u32 {
+    u32::try_from(length.clamp(1, INBOUND_BYTES)).unwrap_or(u32::MAX)
+}
+
+/// The right to one more unanswered request, where there is no need to wait for it.
+fn permits(conn: &Conn, length: usize) -> Option<[OwnedSemaphorePermit; 2]> {
+    let outstanding = Arc::clone(&conn.outstanding).try_acquire_owned().ok()?;
+    let inbound = Arc::clone(&conn.owner.inbound).try_acquire_many_owned(charge(length)).ok()?;
+    Some([outstanding, inbound])
+}
+
+async fn wait_for_permits(
+    conn: &Conn,
+    length: usize,
+) -> Result<[OwnedSemaphorePermit; 2], AcquireError> {
+    let outstanding = Arc::clone(&conn.outstanding).acquire_owned().await?;
+    let inbound = Arc::clone(&conn.owner.inbound).acquire_many_owned(charge(length)).await?;
+    Ok([outstanding, inbound])
 }
 
 fn shows_key(path: &PathBuf, shown: Option<&str>) -> bool {
@@ -210,10 +266,13 @@ fn shows_key(path: &PathBuf, shown: Option<&str>) -> bool {
     shown.is_some_and(|shown| identity::is_same_key(shown, &expected))
 }
 
-/// Lines out of a socket. Plain reads: descriptors that were sent along are dropped by the kernel.
+/// Lines out of a socket.
 struct Lines<'a> {
     conn: &'a Conn,
+    /// What was read, and after it room for more.
     buffer: Vec<u8>,
+    /// Bytes that were read and not dealt with.
+    filled: usize,
     /// No newline before here.
     searched: usize,
     /// What the owner is charged for the buffer.
@@ -235,24 +294,25 @@ impl Lines<'_> {
     /// Where the line that begins at `start` ends.
     fn line_end(&mut self, start: usize) -> Option<usize> {
         let from = self.searched.max(start);
-        let found = self.buffer.get(from..)?.iter().position(|b| *b == b'\n');
-        self.searched = found.map_or(self.buffer.len(), |at| from + at);
+        let found = self.buffer.get(from..self.filled)?.iter().position(|b| *b == b'\n');
+        self.searched = found.map_or(self.filled, |at| from + at);
         found.map(|at| from + at)
     }
 
     /// Forgets what is dealt with.
     fn consume(&mut self, length: usize) {
-        if length == self.buffer.len() && self.buffer.capacity() > 4 * CHUNK {
+        if length == self.filled && self.buffer.len() > 4 * CHUNK {
             self.buffer = Vec::new();
         } else {
-            self.buffer.drain(..length);
+            self.buffer.copy_within(length..self.filled, 0);
         }
-        self.searched = self.buffer.len();
+        self.filled -= length;
+        self.searched = self.filled;
         self.charge();
     }
 
     fn charge(&mut self) -> usize {
-        let now = self.buffer.len();
+        let now = self.filled;
         let owner = &self.conn.owner.buffered;
         let before = std::mem::replace(&mut self.charged, now);
         if now >= before {
@@ -266,8 +326,8 @@ impl Lines<'_> {
     async fn read(&mut self) -> io::Result<Read> {
         let mut deadline = None;
         loop {
-            let readable = self.conn.stream.readable();
-            if self.buffer.is_empty() {
+            let readable = self.conn.socket.readable();
+            if self.filled == 0 {
                 readable.await?;
             } else {
                 let deadline = *deadline.get_or_insert_with(|| Instant::now() + PARTIAL);
@@ -279,14 +339,14 @@ impl Lines<'_> {
                     }
                 }
             }
-            let before = self.buffer.len();
-            let room = (MAX_LINE + 1).saturating_sub(before).clamp(1, CHUNK);
-            self.buffer.resize(before + room, 0);
-            let read = self.conn.stream.try_read(&mut self.buffer[before..]);
-            self.buffer.truncate(before + read.as_ref().map_or(0, |n| *n));
-            match read {
+            let room = (MAX_LINE + 1).saturating_sub(self.filled).clamp(1, CHUNK);
+            if self.buffer.len() < self.filled + room {
+                self.buffer.resize(self.filled + room, 0);
+            }
+            let space = &mut self.buffer[self.filled..self.filled + room];
+            match self.conn.socket.try_read(space) {
                 Ok(0) => return Ok(Read::End),
-                Ok(_) => {}
+                Ok(n) => self.filled += n,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
@@ -297,7 +357,7 @@ impl Lines<'_> {
             if self.line_end(0).is_some() {
                 return Ok(Read::Lines);
             }
-            if self.buffer.len() > MAX_LINE {
+            if self.filled > MAX_LINE {
                 return Ok(Read::Fault(FrameError::TooLong));
             }
         }

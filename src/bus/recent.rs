@@ -4,8 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::frames::{self, SharedFrame};
 use crate::core::event::{Event, Logged, MessagePublished};
 use crate::core::json::Json;
+use crate::core::request::MessageType;
 use crate::core::view::MessageView;
 use crate::ids::{MessageId, Seq, SubscriptionName};
 use crate::proto::encode;
@@ -19,14 +21,12 @@ const BYTES: usize = 4 << 20;
 /// Frames of a message that are kept, each for another name of a subscription.
 const FRAMES: usize = 4;
 
-/// A message, shared by all who are to get it, with the frames that most of them get.
+/// A message of the log, shared by all who are to get it, with the frames that most of them get.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) view: MessageView,
-    /// Whether it is in the log.
-    pub(super) ephemeral: bool,
-    event: Option<MessagePublished>,
-    frames: Mutex<Vec<(SubscriptionName, Arc<[u8]>)>>,
+    event: MessagePublished,
+    frames: Mutex<Vec<(SubscriptionName, SharedFrame)>>,
 }
 
 impl Message {
@@ -45,17 +45,20 @@ impl Message {
             // Content can have been erased from the log since.
             content: logged.content.clone().or_else(|| Json::parse("null").ok())?,
         };
-        let event = Some(event.clone());
-        Some(Arc::new(Message { view, ephemeral: false, event, frames: Mutex::default() }))
-    }
-
-    /// A message that is not in the log.
-    pub(super) fn ephemeral(view: MessageView) -> Message {
-        Message { view, ephemeral: true, event: None, frames: Mutex::default() }
+        Some(Arc::new(Message { view, event: event.clone(), frames: Mutex::default() }))
     }
 
     pub(super) fn seq(&self) -> Seq {
         self.view.seq
+    }
+
+    pub(super) fn r#type(&self) -> &MessageType {
+        &self.view.r#type
+    }
+
+    /// The position before it.
+    pub(super) fn before(&self) -> Seq {
+        Seq(self.view.seq.0.saturating_sub(1))
     }
 
     /// What it weighs.
@@ -63,31 +66,70 @@ impl Message {
         self.view.content.len() + 256
     }
 
-    /// The event that it came from; none for an ephemeral one.
-    pub(super) fn event(&self) -> Option<&MessagePublished> {
-        self.event.as_ref()
+    /// The event that it came from.
+    pub(super) fn event(&self) -> &MessagePublished {
+        &self.event
     }
 
     /// The notification for a subscription: encoded once for all first deliveries to subscriptions
     /// of that name.
-    pub(super) fn frame(&self, subscription: &SubscriptionName, redelivered: bool) -> Arc<[u8]> {
-        let encode = || -> Arc<[u8]> {
-            let line = encode::message(subscription, &self.view, redelivered, self.ephemeral);
-            Arc::from(line.unwrap_or_default())
-        };
-        if redelivered {
-            return encode();
+    pub(super) fn frame(&self, subscription: &SubscriptionName, redelivered: bool) -> SharedFrame {
+        if !redelivered && let Some(frame) = self.frame_of(subscription) {
+            return frame;
         }
-        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, frame)) = frames.iter().find(|(name, _)| name == subscription) {
-            return Arc::clone(frame);
+        let mut frames = encode([self], subscription, redelivered);
+        match frames.pop() {
+            Some(frame) if redelivered => frame,
+            Some(frame) => {
+                self.keep(subscription, &frame);
+                frame
+            }
+            None => SharedFrame::default(),
         }
-        let frame = encode();
-        if frames.len() < FRAMES {
-            frames.push((subscription.clone(), Arc::clone(&frame)));
-        }
-        frame
     }
+
+    fn frame_of(&self, subscription: &SubscriptionName) -> Option<SharedFrame> {
+        let frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.iter().find(|(name, _)| name == subscription).map(|(_, frame)| frame.clone())
+    }
+
+    fn keep(&self, subscription: &SubscriptionName, frame: &SharedFrame) {
+        let mut frames = self.frames.lock().unwrap_or_else(PoisonError::into_inner);
+        if frames.len() < FRAMES {
+            frames.push((subscription.clone(), frame.clone()));
+        }
+    }
+}
+
+/// Encodes what is not encoded yet for subscriptions of a name, side by side.
+pub(super) fn prepare(messages: &[&Arc<Message>], subscription: &SubscriptionName) {
+    // Another mailbox of that name had them prepared; mostly all of them.
+    let is_there = |at: Option<&&Arc<Message>>| {
+        at.is_none_or(|message| message.frame_of(subscription).is_some())
+    };
+    if is_there(messages.first()) && is_there(messages.last()) {
+        return;
+    }
+    let missing: Vec<&Message> = messages
+        .iter()
+        .map(|message| &***message)
+        .filter(|message| message.frame_of(subscription).is_none())
+        .collect();
+    let frames = encode(missing.iter().copied(), subscription, false);
+    for (message, frame) in missing.into_iter().zip(frames) {
+        message.keep(subscription, &frame);
+    }
+}
+
+fn encode<'a>(
+    messages: impl IntoIterator<Item = &'a Message>,
+    subscription: &SubscriptionName,
+    redelivered: bool,
+) -> Vec<SharedFrame> {
+    frames::encode(messages, |line, message| {
+        // Content is JSON already, so this does not fail; if it did, the line would be empty.
+        let _ = encode::append_message(line, subscription, &message.view, redelivered, false);
+    })
 }
 
 /// The latest messages, without a gap.

@@ -69,6 +69,10 @@ impl MessageType {
 impl std::fmt::Display for MessageType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let MessageType::Custom(name) = self {
+            if f.width().is_none() && f.precision().is_none() {
+                f.write_str("custom.")?;
+                return f.write_str(name.as_str());
+            }
             return f.pad(&format!("custom.{name}"));
         }
         let named = MessageType::NAMED.iter().find(|(_, t)| t == self);
@@ -100,7 +104,16 @@ impl Serialize for MessageType {
 }
 impl<'de> Deserialize<'de> for MessageType {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        struct Text;
+        impl serde::de::Visitor<'_> for Text {
+            type Value = MessageType;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<MessageType, E> {
+                text.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Text)
     }
 }

@@ -119,10 +119,41 @@ impl Daemon {
         for uid in released.touched {
             self.want(now, uid);
         }
-        for output in released.outputs {
-            self.emit(now, output);
-        }
+        self.emit_all(now, released.outputs);
         true
+    }
+
+    /// In order, but that messages which are not logged go out together, before the answers between
+    /// them: their readers wait longer than who sent them.
+    fn emit_all(&mut self, now: Timestamp, outputs: Vec<Output>) {
+        let (mut ephemerals, mut answers) = (Vec::new(), Vec::new());
+        for output in outputs {
+            if let Output::Ephemeral(message) = output {
+                ephemerals.push(message);
+            } else if !ephemerals.is_empty() && matches!(output, Output::Reply { .. }) {
+                answers.push(output);
+            } else {
+                self.emit_ephemerals(now, &mut ephemerals, &mut answers);
+                self.emit(now, output);
+            }
+        }
+        self.emit_ephemerals(now, &mut ephemerals, &mut answers);
+    }
+
+    #[expect(clippy::vec_box, reason = "they come in boxes")]
+    fn emit_ephemerals(
+        &mut self,
+        now: Timestamp,
+        ephemerals: &mut Vec<Box<Ephemeral>>,
+        answers: &mut Vec<Output>,
+    ) {
+        if !ephemerals.is_empty() {
+            self.hub.ephemeral(ephemerals, self.pipeline.durable());
+            ephemerals.clear();
+        }
+        for answer in answers.drain(..) {
+            self.emit(now, answer);
+        }
     }
 
     fn emit(&mut self, now: Timestamp, output: Output) {
@@ -143,7 +174,7 @@ impl Daemon {
                 self.hub.fetch(now, ticket, ask, self.pipeline.durable(), may_audit);
             }
             Output::Audit { ticket, ask } => self.hub.audit_read(now, ticket, ask),
-            Output::Ephemeral(message) => self.hub.ephemeral(&message, self.pipeline.durable()),
+            Output::Ephemeral(message) => self.hub.ephemeral(&[message], self.pipeline.durable()),
             Output::Stop { ticket, grace_ms } => self.stop_asked(now, ticket, grace_ms),
             Output::Pins { .. } => {}
         }

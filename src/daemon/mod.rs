@@ -140,6 +140,8 @@ struct Daemon {
     restored: BTreeMap<(AgentUid, TaskId), CheckpointId>,
     stopping: Option<Stopping>,
     readiness: Readiness,
+    /// The shims were listened to in this turn.
+    shims_drained: bool,
     /// When an agent may have been silent for too long; none while nobody has such a limit.
     silence: Option<Timestamp>,
     /// When a mark of our life is due.
@@ -197,6 +199,7 @@ impl Daemon {
     async fn run(mut self, mut sources: Sources) -> Result<Daemon, RunError> {
         loop {
             self.turn_end()?;
+            self.shims_drained = false;
             if let Some(outcome) = self.finished() {
                 return outcome.map(|()| self);
             }
@@ -281,8 +284,11 @@ impl Daemon {
             Event::Input(input) => {
                 // What is heard meanwhile may fire nothing that was due after it came in.
                 let now = input.arrived().map_or(now, |at| at.min(now));
-                // Whoever connects may be below a shim that has not been heard of yet.
-                self.drain_shims(now)?;
+                // Whoever connects may be below a shim that has not been heard of yet. Once a turn
+                // is enough: no input comes in while it lasts.
+                if !std::mem::replace(&mut self.shims_drained, true) {
+                    self.drain_shims(now)?;
+                }
                 self.input(now, input);
             }
             Event::Due(due) => {

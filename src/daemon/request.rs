@@ -18,7 +18,9 @@ use crate::proto::wire::SaveCheckpoint;
 impl Daemon {
     pub(super) fn input(&mut self, now: Timestamp, input: Input) {
         match self.hub.take(now, input, self.pipeline.durable()) {
-            Some(Arrival::Request(inbound)) => self.request(*inbound),
+            Some(Arrival::Requests(inbound)) => {
+                inbound.into_iter().for_each(|inbound| self.request(inbound));
+            }
             Some(Arrival::Refused { socket, pid, reason, more }) => {
                 let reason = match more {
                     0 => reason,

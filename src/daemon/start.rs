@@ -345,6 +345,7 @@ impl Parts {
             restored: BTreeMap::new(),
             stopping: None,
             readiness: Readiness::Unconfigured,
+            shims_drained: false,
             silence: None,
             alive: Alive::default(),
             saved: BTreeMap::new(),

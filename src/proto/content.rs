@@ -87,10 +87,31 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> Result<usize, ContentError> {
                 }
             }
             b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += plain(bytes, at),
         }
     }
     Ok(at)
+}
+
+/// How many bytes from `at` on, at least one, are neither a quote nor a backslash; looked at eight at
+/// a time where there are as many.
+fn plain(bytes: &[u8], at: usize) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    // The lowest high bit that is set is that of the first zero byte; those above it may be wrong.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let mut length = 0;
+    let rest = bytes.get(at..).unwrap_or_default();
+    for word in rest.chunks_exact(8) {
+        let Ok(word) = word.try_into().map(u64::from_le_bytes) else { break };
+        let found =
+            zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return (length + found.trailing_zeros() as usize / 8).max(1);
+        }
+        length += 8;
+    }
+    length.max(1)
 }
 
 fn hex4(bytes: &[u8], at: usize) -> Option<u32> {

@@ -35,13 +35,6 @@ struct RequestFrame<'a, P> {
 }
 
 #[derive(Serialize)]
-struct ReplyFrame<'a, R> {
-    jsonrpc: &'static str,
-    id: &'a Id,
-    result: &'a R,
-}
-
-#[derive(Serialize)]
 struct ErrorFrame<'a> {
     jsonrpc: &'static str,
     id: Option<&'a Id>,
@@ -63,6 +56,9 @@ struct ErrorData<'a> {
     code: Cow<'a, str>,
 }
 
+/// A notification `message` up to its subscription.
+const DELIVERY: &str = r#"{"jsonrpc":"2.0","method":"message","params":{"subscription":"#;
+
 #[derive(Serialize)]
 struct NotificationFrame<'a, P> {
     jsonrpc: &'static str,
@@ -70,19 +66,36 @@ struct NotificationFrame<'a, P> {
     params: &'a P,
 }
 
-#[derive(Serialize)]
-struct DeliveryRef<'a> {
-    subscription: &'a SubscriptionName,
-    message: &'a MessageView,
-    redelivered: bool,
-    ephemeral: bool,
-}
-
 fn line<T: Serialize>(frame: &T, capacity: usize) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::with_capacity(capacity);
-    serde_json::to_writer(&mut bytes, frame).map_err(CodecError::Encode)?;
-    bytes.push(b'\n');
+    append(&mut bytes, frame)?;
     Ok(bytes)
+}
+
+fn append<T: Serialize>(bytes: &mut Vec<u8>, frame: &T) -> Result<(), CodecError> {
+    put(bytes, "", frame)?;
+    bytes.push(b'\n');
+    Ok(())
+}
+
+/// Appends a text that is JSON up to a value, and the value. What goes out most is put together this
+/// way: the frame around it is the same each time.
+fn put<T: Serialize + ?Sized>(
+    bytes: &mut Vec<u8>,
+    before: &str,
+    value: &T,
+) -> Result<(), CodecError> {
+    bytes.extend_from_slice(before.as_bytes());
+    serde_json::to_writer(bytes, value).map_err(CodecError::Encode)
+}
+
+/// Appends a line as a whole or not at all.
+fn whole(
+    bytes: &mut Vec<u8>,
+    append: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+) -> Result<(), CodecError> {
+    let before = bytes.len();
+    append(bytes).inspect_err(|_| bytes.truncate(before))
 }
 
 /// A client's request.
@@ -103,7 +116,11 @@ pub fn request<P: Serialize>(
 /// # Errors
 /// The result has no JSON form.
 pub fn reply<R: Serialize>(id: &Id, result: &R) -> Result<Vec<u8>, CodecError> {
-    line(&ReplyFrame { jsonrpc: "2.0", id, result }, 128)
+    let mut bytes = Vec::with_capacity(128);
+    put(&mut bytes, "{\"jsonrpc\":\"2.0\",\"id\":", id)?;
+    put(&mut bytes, ",\"result\":", result)?;
+    bytes.extend_from_slice(b"}\n");
+    Ok(bytes)
 }
 
 /// The reply to a request that was refused.
@@ -138,9 +155,30 @@ pub fn message(
     redelivered: bool,
     ephemeral: bool,
 ) -> Result<Vec<u8>, CodecError> {
-    let params = &DeliveryRef { subscription, message, redelivered, ephemeral };
-    let capacity = 256 + message.content.len();
-    line(&NotificationFrame { jsonrpc: "2.0", method: "message", params }, capacity)
+    let mut bytes = Vec::with_capacity(256 + message.content.len());
+    append_message(&mut bytes, subscription, message, redelivered, ephemeral)?;
+    Ok(bytes)
+}
+
+/// The notification `message`, after what is in a buffer already.
+///
+/// # Errors
+/// None in practice: the content is JSON already.
+pub fn append_message(
+    bytes: &mut Vec<u8>,
+    subscription: &SubscriptionName,
+    message: &MessageView,
+    redelivered: bool,
+    ephemeral: bool,
+) -> Result<(), CodecError> {
+    whole(bytes, |bytes| {
+        put(bytes, DELIVERY, subscription)?;
+        put(bytes, ",\"message\":", message)?;
+        put(bytes, ",\"redelivered\":", &redelivered)?;
+        put(bytes, ",\"ephemeral\":", &ephemeral)?;
+        bytes.extend_from_slice(b"}}\n");
+        Ok(())
+    })
 }
 
 /// The notification `event`.
@@ -263,6 +301,29 @@ mod tests {
             text(rejection(&Rejected { id: None, error: FrameError::NotUtf8 { at: 4 } })),
             "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32700,\"message\":\"invalid UTF-8 at byte 4\",\"data\":{\"code\":\"invalid\"}}}\n"
         );
+    }
+
+    #[test]
+    fn a_delivery_that_is_put_together_by_hand_is_what_a_client_reads() {
+        let full = r#"{"id":"m-7","seq":7,"type":"custom.x","from":"a","to":["b"],"at":9,"task":"t-1","reply_to":"m-3","content":{"k":"\"~"}}"#;
+        let bare =
+            r#"{"seq":0,"type":"broadcast","from":"operator","to":[],"at":-1,"content":null}"#;
+        for (view, redelivered, ephemeral) in [(full, true, false), (bare, false, true)] {
+            let message: MessageView = serde_json::from_str(view).unwrap();
+            let subscription: SubscriptionName = "inbox".parse().unwrap();
+            let mut line = b"before\n".to_vec();
+            append_message(&mut line, &subscription, &message, redelivered, ephemeral).unwrap();
+            let line = line.strip_prefix(b"before\n").unwrap();
+            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+            let Ok(Incoming::Notification(Notification::Message(got))) = Incoming::decode(line)
+            else {
+                panic!("{}", String::from_utf8_lossy(line))
+            };
+            let expected = wire::Delivery { subscription, message, redelivered, ephemeral };
+            assert_eq!(*got, expected);
+            let whole = NotificationFrame { jsonrpc: "2.0", method: "message", params: &expected };
+            assert_eq!(text(super::line(&whole, 0)).as_bytes(), line);
+        }
     }
 
     #[test]

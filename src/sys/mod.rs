@@ -20,5 +20,6 @@ pub mod ptrace;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;
+pub mod socket;
 pub mod timer;
 pub mod watch;

@@ -165,8 +165,8 @@ impl Rig {
     ) -> Result<Reply, crate::core::denied::Denied> {
         let step = self.head.request(self.now(), &who, None, request);
         self.log(step.events);
-        if let Some(ephemeral) = &step.ephemeral {
-            self.hub.ephemeral(ephemeral, self.head.state());
+        if let Some(ephemeral) = step.ephemeral {
+            self.hub.ephemeral(&[ephemeral], self.head.state());
         }
         step.reply.unwrap()
     }
@@ -190,8 +190,10 @@ impl Rig {
     fn take(&mut self, input: Input) {
         let now = self.now();
         match self.hub.take(now, input, self.head.state()) {
-            Some(Arrival::Request(inbound)) if self.hold => self.held.push(*inbound),
-            Some(Arrival::Request(inbound)) => self.carry_out(*inbound),
+            Some(Arrival::Requests(inbound)) if self.hold => self.held.extend(inbound),
+            Some(Arrival::Requests(inbound)) => {
+                inbound.into_iter().for_each(|inbound| self.carry_out(inbound));
+            }
             Some(Arrival::Refused { socket, reason, more, .. }) => {
                 self.arrivals.push(format!("refused at {socket}: {reason} (+{more})"));
             }
