@@ -73,9 +73,15 @@ impl Rig {
         rig
     }
 
-    /// Turns until everything is durable and told.
+    /// Turns until everything is durable and told, and no slow work is left.
     async fn settle(&mut self) {
         self.daemon.turn_end().unwrap();
+        while !self.daemon.jobs.is_idle() {
+            let done = tokio::time::timeout(DEADLINE, self.sources.outcomes.recv()).await;
+            let done = Event::Done(Box::new(done.unwrap().unwrap()));
+            self.daemon.turn(&mut self.sources, done).unwrap();
+            self.daemon.turn_end().unwrap();
+        }
         while !self.daemon.pipeline.is_idle() {
             let notice = tokio::time::timeout(DEADLINE, self.daemon.notices.recv()).await;
             let notice = Event::Notice(notice.unwrap().unwrap());
@@ -135,4 +141,22 @@ async fn a_request_counts_before_a_deadline_that_came_after_it_however_much_is_b
     rig.settle().await;
     assert_eq!(rig.how("early"), TaskStateName::Cancelled);
     assert_eq!(rig.how("late"), TaskStateName::Failed);
+}
+
+/// With something new to write in each turn a daemon whose agents had all ended never ended itself.
+#[tokio::test]
+async fn a_mission_that_is_over_ends_whoever_still_asks() {
+    let mut rig = Rig::new().await;
+    rig.daemon.begin_stop(rig.now(), "a test", None);
+    // As if the last look for processes had found none.
+    rig.daemon.verified(rig.now(), Ok(0));
+    for _ in 0..100 {
+        rig.ask(Method::Publish, json!({"type": "custom.x", "content": 1}), rig.now()).await;
+        rig.daemon.take_more(&mut rig.sources).unwrap();
+        rig.daemon.turn_end().unwrap();
+        if let Some(outcome) = rig.daemon.finished() {
+            return outcome.unwrap();
+        }
+    }
+    panic!("it goes on for as long as somebody asks");
 }
