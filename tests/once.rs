@@ -5,6 +5,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::print_stderr,
     reason = "test code outside of a test function"
 )]
 
@@ -93,7 +94,7 @@ fn run(script: &str) -> ExitCode {
         Exit::SetupFailed { .. } => 127,
         Exit::OutOfMemory | Exit::Lost => 126,
     };
-    writeln!(std::io::stderr(), "came out: {exit}").unwrap();
+    eprintln!("came out: {exit}");
     u8::try_from(code).unwrap().into()
 }
 

@@ -1,6 +1,4 @@
 //! What a level-2 agent is, and that it ends as any other.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of a test function")]
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 

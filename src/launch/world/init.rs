@@ -126,8 +126,12 @@ impl Init<'_> {
 }
 
 fn watch(payload: Pid, link: BorrowedFd<'_>, farewell: Farewell) -> ! {
-    // Nothing below returns, so no owner of a closed descriptor will ever use it.
-    if process::close_all_but(link).is_err() || process::set_name(c"missiond-init").is_err() {
+    // Nothing below returns, so no owner of a closed descriptor will ever use it. A payload that is to
+    // be traced has made the memory they shared dumpable.
+    if process::close_all_but(link).is_err()
+        || process::become_undumpable().is_err()
+        || process::set_name(c"missiond-init").is_err()
+    {
         process::exit_now(1);
     }
     let end = loop {
