@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use crate::bus::Bus;
 use crate::puppet::raw;
+use crate::raw::{self as raw_calls, Arg};
 use crate::stage::{DEADLINE, ends_within, readable_within};
 
 /// One thing to do.
@@ -77,6 +78,27 @@ pub(crate) enum Deed {
     Orphan(Box<Deed>),
     /// So many of those that never end by themselves, and ignore what can be ignored.
     Scatter(usize),
+    /// A system call, by number.
+    Call(i64, Vec<Arg>),
+    /// `getpid` by the gate of 32-bit programs.
+    Int80,
+    /// A process of its own does it; an error of 1000 and a signal's number where that killed it.
+    InChild(Box<Deed>),
+    /// Starts a thread and waits for it.
+    Thread,
+    /// `ioctl` with this request, of a newline, on its own controlling terminal; "injected" if one came.
+    Terminal(u64),
+    /// Connects to a Unix socket.
+    ConnectTo(PathBuf),
+    /// Connects to an abstract Unix socket.
+    ConnectAbstract(String),
+    /// Connects by TCP, or sends a datagram.
+    Tcp(String),
+    Udp(String),
+    /// Writes to a file until there is no room, 64 MiB at most; how many bytes.
+    Fill(PathBuf),
+    /// Starts processes until that fails, 2,000 at most; they live on. How many.
+    ForkBomb,
     /// Kills its shim, or waits for its end, and then asks the control socket to stop the mission.
     OutliveShim {
         control: PathBuf,
@@ -188,7 +210,87 @@ fn perform(deed: &Deed, kept: &mut Kept) -> io::Result<String> {
             Ok(String::new())
         }
         Deed::OutliveShim { control, kill } => outlive_shim(control, *kill),
+        Deed::Call(number, args) => raw_calls::call(*number, args).map(|value| value.to_string()),
+        Deed::Int80 => raw_calls::int_80().map(|value| value.to_string()),
+        Deed::InChild(deed) => in_child(deed),
+        Deed::Thread => Ok(std::thread::spawn(|| "ran".to_owned()).join().unwrap()),
+        Deed::Terminal(request) => on_own_terminal(*request),
+        Deed::ConnectTo(path) => std::os::unix::net::UnixStream::connect(path).map(|_| String::new()),
+        Deed::ConnectAbstract(name) => {
+            use std::os::linux::net::SocketAddrExt;
+            let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+            std::os::unix::net::UnixStream::connect_addr(&address).map(|_| String::new())
+        }
+        Deed::Tcp(address) => std::net::TcpStream::connect(address).map(|_| String::new()),
+        Deed::Udp(address) => {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(address)?;
+            socket.send(b"x")?;
+            // A port without a listener answers, on the loopback device at once.
+            socket.send(b"x").map(|_| String::new())
+        }
+        Deed::Fill(path) => fill(path),
+        Deed::ForkBomb => fork_bomb(kept),
     }
+}
+
+fn in_child(deed: &Deed) -> io::Result<String> {
+    use std::os::unix::process::ExitStatusExt;
+    let order = serde_json::to_string(deed)?;
+    let output = helper("child", &order).stderr(Stdio::inherit()).output()?;
+    if let Some(signal) = output.status.signal() {
+        return Err(io::Error::from_raw_os_error(1000 + signal));
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout)?;
+    match answer.errno {
+        0 => Ok(answer.text),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn on_own_terminal(request: u64) -> io::Result<String> {
+    let pty = nix::pty::openpty(None, None)?;
+    let mut slave = File::from(pty.slave);
+    let output = helper("terminal", &request.to_string()).stdin(slave.try_clone()?).output()?;
+    let answer: Answer = serde_json::from_slice(&output.stdout)?;
+    channel::set_nonblocking(slave.as_fd())?;
+    let injected = matches!(io::Read::read(&mut slave, &mut [0; 8]), Ok(1..));
+    if injected {
+        return Ok("injected".to_owned());
+    }
+    match answer.errno {
+        0 => Ok(answer.text),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
+fn fill(path: &Path) -> io::Result<String> {
+    let mut file = File::create(path)?;
+    let piece = vec![b'x'; 1 << 20];
+    let mut written = 0;
+    for _ in 0..64 {
+        match file.write(&piece) {
+            Ok(length) => written += length,
+            Err(error) => {
+                println!("{written} bytes");
+                return Err(error);
+            }
+        }
+    }
+    Ok(written.to_string())
+}
+
+fn fork_bomb(kept: &mut Kept) -> io::Result<String> {
+    let (ours, theirs) = channel::pair()?;
+    for _ in 0..2_000 {
+        // They wait for what never comes, and end when the attacker does.
+        let child = Command::new("cat").stdin(theirs.try_clone()?).stdout(Stdio::null()).spawn();
+        if let Err(error) = child {
+            kept.0.push(ours);
+            return Err(error);
+        }
+    }
+    Ok("2000".to_owned())
 }
 
 fn on_process(deed: &Deed) -> io::Result<String> {
@@ -399,6 +501,18 @@ pub(crate) fn help(task: &str, argument: &str) {
             let (parent, deed): (u32, String) = serde_json::from_str(argument).unwrap();
             assert!(ends_within(parent, DEADLINE), "the parent lives");
             let answer = answer(&serde_json::from_str(&deed).unwrap(), &mut Kept::default());
+            println!("{}", serde_json::to_string(&answer).unwrap());
+        }
+        "child" => {
+            let answer = answer(&serde_json::from_str(argument).unwrap(), &mut Kept::default());
+            println!("{}", serde_json::to_string(&answer).unwrap());
+        }
+        "terminal" => {
+            nix::unistd::setsid().unwrap();
+            rustix::process::ioctl_tiocsctty(io::stdin()).unwrap();
+            let request = argument.parse().unwrap();
+            let args = vec![Arg::Int(0), Arg::Int(request), Arg::Bytes(b"\n\0".to_vec())];
+            let answer = answer(&Deed::Call(libc::SYS_ioctl, args), &mut Kept::default());
             println!("{}", serde_json::to_string(&answer).unwrap());
         }
         "scatter" => {

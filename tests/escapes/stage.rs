@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
 use crate::bus::Bus;
+use crate::deed::Ready;
 use crate::puppet::Puppet;
 
 /// How long anything may take that must happen.
@@ -33,9 +34,26 @@ pub(crate) struct Stage {
     body: String,
 }
 
+/// The level that the agents of this process's row run at.
+pub(crate) fn level() -> u8 {
+    std::env::var(crate::LEVEL).map_or(1, |level| level.parse().unwrap())
+}
+
+/// The error of a path that isn't to be opened: level 2 doesn't even show it.
+pub(crate) fn shut() -> i32 {
+    if level() == 1 { libc::EACCES } else { libc::ENOENT }
+}
+
 impl Stage {
     pub(crate) fn new() -> Stage {
-        let root = tempfile::Builder::new().prefix("esc").tempdir().unwrap();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("esc");
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute());
+        // Not below /tmp, which is every level-2 agent's own.
+        let root = match home.filter(|_| level() > 1) {
+            Some(home) => builder.tempdir_in(home).unwrap(),
+            None => builder.tempdir().unwrap(),
+        };
         let stage = Stage { root, body: String::new() };
         for name in ["run", "state", "ws", "rc"] {
             std::fs::create_dir(stage.path(name)).unwrap();
@@ -83,6 +101,30 @@ impl Stage {
         Bus::operator(&self.control())
     }
 
+    /// Waits until an agent runs. Its process and its shim as the host calls them.
+    pub(crate) fn ready(&self, agent: &mut Puppet) -> Ready {
+        let inside = agent.ready();
+        if level() == 1 {
+            return inside;
+        }
+        // Ids inside are of its own namespace.
+        let agents = self.operator().call("agent.list", &serde_json::json!({}));
+        let text = agents.to_string();
+        let list = agents.get("agents").unwrap_or(&agents).as_array().unwrap_or_else(|| panic!("{text}"));
+        let found = list.iter().find(|view| view["name"] == agent.name.as_str());
+        let pid = found.and_then(|view| view["pid"].as_u64()).unwrap_or_else(|| panic!("{text}"));
+        let pid = Pid::try_from(pid).unwrap();
+        let init = procfs::stat(pid).unwrap().parent;
+        Ready { pid, shim: procfs::stat(init).unwrap().parent, ..inside }
+    }
+
+    /// `missiond run` in the workspace at level 2.
+    pub(crate) fn run(&self, options: &[&str], command: &[&str]) -> std::process::Output {
+        let mut run = self.command(env!("CARGO_BIN_EXE_missiond"));
+        run.current_dir(self.path("ws")).arg("run").args(options).arg("--").args(command);
+        run.output().unwrap()
+    }
+
     /// Waits for an event of the log.
     pub(crate) fn event(&self, kind: &str, fits: impl Fn(&Value) -> bool) -> Value {
         Bus::event(&self.control(), kind, fits)
@@ -90,9 +132,12 @@ impl Stage {
 
     /// Writes the mission file.
     pub(crate) fn write(&self) {
-        let head = "[mission]\nname = \"demo\"\nworkspace = \"ws\"\nuntil = \"stopped\"\nisolation = 1\n\
-                    durability = \"process\"\n";
-        std::fs::write(self.path("mission.toml"), format!("{head}{}", self.body)).unwrap();
+        let head = format!(
+            "[mission]\nname = \"demo\"\nworkspace = \"ws\"\nuntil = \"stopped\"\nisolation = {}\n\
+             durability = \"process\"\n",
+            level()
+        );
+        std::fs::write(self.path("mission.toml"), head + &self.body).unwrap();
     }
 
     /// A program with this mission's environment and nothing else of ours.
