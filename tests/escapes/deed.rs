@@ -215,7 +215,9 @@ fn perform(deed: &Deed, kept: &mut Kept) -> io::Result<String> {
         Deed::InChild(deed) => in_child(deed),
         Deed::Thread => Ok(std::thread::spawn(|| "ran".to_owned()).join().unwrap()),
         Deed::Terminal(request) => on_own_terminal(*request),
-        Deed::ConnectTo(path) => std::os::unix::net::UnixStream::connect(path).map(|_| String::new()),
+        Deed::ConnectTo(path) => {
+            std::os::unix::net::UnixStream::connect(path).map(|_| String::new())
+        }
         Deed::ConnectAbstract(name) => {
             use std::os::linux::net::SocketAddrExt;
             let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;

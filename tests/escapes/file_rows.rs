@@ -76,6 +76,10 @@ pub(crate) fn files_outside_of_its_own_directories_are_shut(name: &str) {
     sibling.text(&Deed::Sh("echo diary >\"$HOME/diary\"; echo t >\"$TMPDIR/t\"".into()));
     agent.text(&Deed::Sh("echo own >own; echo h >\"$HOME/h\"; echo t >\"$TMPDIR/t\"".into()));
 
+    if level() > 1 {
+        // Its TMPDIR is in a /tmp of its own: this one is only a file of the host's.
+        std::fs::write(stage.state("agents/b/tmp/t"), "t").unwrap();
+    }
     let workspace = stage.path("ws");
     let files = [
         home.join(".ssh/id_ed25519"),
@@ -114,7 +118,13 @@ pub(crate) fn files_outside_of_its_own_directories_are_shut(name: &str) {
     for dir in existing() {
         takes_nothing(&mut agent, dir, &workspace);
     }
-    for dir in [&home, &stage.state("agents/b/home"), &stage.state("agents")] {
+    let agents = stage.state("agents");
+    if level() > 1 {
+        // The way to its own is there, and nobody else's.
+        assert_eq!(agent.text(&Deed::Sh(format!("ls -A '{}'", agents.display()))), "a");
+    }
+    let above = (level() == 1).then_some(&agents);
+    for dir in [&home, &stage.state("agents/b/home")].into_iter().chain(above) {
         assert_eq!(agent.errno(&Deed::List(dir.clone())), shut(), "{}", dir.display());
     }
     // Its socket's directory can't be put away and made anew, nor its home.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crate::deed::{Deed, Kept, answer};
 use crate::raw::Arg;
-use crate::stage::{Daemon, Stage, under_load};
+use crate::stage::{DEADLINE, Daemon, Stage, ends_within, under_load};
 use crate::support::skip;
 
 const NOT_THERE: [i32; 2] = [libc::ENOENT, libc::EACCES];
@@ -55,7 +55,7 @@ pub(crate) fn sockets_of_the_host_are_not_there(_: &str) {
     let in_tmp = tempfile::Builder::new().prefix("esc-sock").tempdir_in("/tmp").unwrap();
     let places = [
         outside.join("S.gpg-agent"),
-        stage.path("run/bus"),
+        stage.path("run/gpg-agent"),
         stage.path("run/wayland-0"),
         in_tmp.path().join("agent.1"),
     ];
@@ -85,8 +85,8 @@ pub(crate) fn sockets_of_the_host_are_not_there(_: &str) {
         assert!(listener.accept().is_err(), "somebody has connected");
     }
     // Its own door is open, and so is the other's to the other.
-    agent.is_served_within(crate::stage::DEADLINE);
-    victim.is_served_within(crate::stage::DEADLINE);
+    agent.is_served_within(DEADLINE);
+    victim.is_served_within(DEADLINE);
     daemon.stop();
 }
 
@@ -136,7 +136,8 @@ pub(crate) fn shared_memory_of_the_host_is_not_there(_: &str) {
     let queue_name = format!("missiond-escape-{}", std::process::id());
     let queue = |flags: i32| {
         let flags = u64::from(flags.cast_unsigned());
-        let args = vec![Arg::Text(queue_name.clone()), Arg::Int(flags), Arg::Int(0o600), Arg::Int(0)];
+        let args =
+            vec![Arg::Text(queue_name.clone()), Arg::Int(flags), Arg::Int(0o600), Arg::Int(0)];
         Deed::Call(libc::SYS_mq_open, args)
     };
     let outside = |deed: &Deed| answer(deed, &mut Kept::default());
@@ -366,14 +367,17 @@ pub(crate) fn a_later_mount_of_the_host_is_not_seen(name: &str) {
     let mut daemon = Daemon::of(child);
     agent.ready();
     let at = place.display();
-    writeln!(host, "mount -t tmpfs none '{at}' && echo x >'{at}/marker' && cat '{at}/marker'").unwrap();
+    writeln!(host, "mount -t tmpfs none '{at}' && echo x >'{at}/marker' && cat '{at}/marker'")
+        .unwrap();
     let mut answer = [0; 2];
     std::io::Read::read_exact(&mut { said }, &mut answer).unwrap();
     assert_eq!(&answer, b"x\n", "the host sees its mount");
     assert_eq!(agent.errno(&Deed::Read(place.join("marker"))), libc::ENOENT);
     // What it writes there is beneath the host's mount, not in it.
     agent.text(&Deed::Write(place.join("own"), "x".into()));
+    // The end of its orders ends the daemon, too.
     drop(host);
+    assert!(ends_within(daemon.pid(), DEADLINE), "the daemon lives on");
     daemon.kill();
     assert_eq!(crate::stage::listing(&place), ["own"]);
 }
@@ -391,7 +395,7 @@ pub(crate) fn its_shim_and_its_init_are_out_of_reach(_: &str) {
     // The kernel drops what an init hasn't asked for, if it even takes it.
     agent.act(&Deed::Kill(1, libc::SIGKILL));
     agent.act(&Deed::Kill(1, libc::SIGTERM));
-    agent.is_served_within(crate::stage::DEADLINE);
+    agent.is_served_within(DEADLINE);
     let errno = agent.errno(&Deed::ConnectTo(stage.control()));
     assert!(NOT_THERE.contains(&errno), "{errno}");
     assert!(daemon.is_alive());

@@ -107,13 +107,16 @@ impl Stage {
         if level() == 1 {
             return inside;
         }
-        // Ids inside are of its own namespace.
-        let agents = self.operator().call("agent.list", &serde_json::json!({}));
-        let text = agents.to_string();
-        let list = agents.get("agents").unwrap_or(&agents).as_array().unwrap_or_else(|| panic!("{text}"));
-        let found = list.iter().find(|view| view["name"] == agent.name.as_str());
-        let pid = found.and_then(|view| view["pid"].as_u64()).unwrap_or_else(|| panic!("{text}"));
-        let pid = Pid::try_from(pid).unwrap();
+        // Ids inside are of its own namespace; the daemon knows the others once it has said so.
+        let pid = std::cell::Cell::new(None);
+        self.event("agent_started", |_| {
+            let agents = self.operator().call("agent.list", &serde_json::json!({}));
+            let list = agents.as_array().unwrap();
+            let found = list.iter().find(|view| view["name"] == agent.name.as_str());
+            pid.set(found.and_then(|view| view["pid"].as_u64()));
+            pid.get().is_some()
+        });
+        let pid = Pid::try_from(pid.get().unwrap()).unwrap();
         let init = procfs::stat(pid).unwrap().parent;
         Ready { pid, shim: procfs::stat(init).unwrap().parent, ..inside }
     }

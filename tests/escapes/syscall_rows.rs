@@ -99,16 +99,32 @@ pub(crate) fn nothing_is_mounted(name: &str) {
             ("chroot", libc::SYS_chroot, vec![text("/tmp")]),
             ("fsopen", libc::SYS_fsopen, vec![text("tmpfs"), none()]),
             ("fsmount", libc::SYS_fsmount, ints(&[0, 0, 0])),
-            ("open_tree", libc::SYS_open_tree, vec![Arg::Int(-100_i64 as u64), text("/"), Arg::Int(1)]),
+            (
+                "open_tree",
+                libc::SYS_open_tree,
+                vec![Arg::Int(-100_i64 as u64), text("/"), Arg::Int(1)],
+            ),
             (
                 "move_mount",
                 libc::SYS_move_mount,
-                vec![Arg::Int(-100_i64 as u64), text("/tmp"), Arg::Int(-100_i64 as u64), text("/dev"), none()],
+                vec![
+                    Arg::Int(-100_i64 as u64),
+                    text("/tmp"),
+                    Arg::Int(-100_i64 as u64),
+                    text("/dev"),
+                    none(),
+                ],
             ),
             (
                 "mount_setattr",
                 libc::SYS_mount_setattr,
-                vec![Arg::Int(-100_i64 as u64), text("/"), none(), Arg::Bytes(vec![0; 32]), Arg::Int(32)],
+                vec![
+                    Arg::Int(-100_i64 as u64),
+                    text("/"),
+                    none(),
+                    Arg::Bytes(vec![0; 32]),
+                    Arg::Int(32),
+                ],
             ),
         ],
         &[EPERM],
@@ -166,7 +182,10 @@ pub(crate) fn tables_of_other_machines_are_shut(name: &str) {
     let (_stage, mut agent, mut daemon) = one_agent();
     let killed = 1000 + libc::SIGSYS;
     let by_gate = agent.act(&Deed::InChild(Box::new(Deed::Int80)));
-    assert!([ENOSYS, killed, 1000 + libc::SIGSEGV].contains(&by_gate.errno), "int 0x80: {by_gate:?}");
+    assert!(
+        [ENOSYS, killed, 1000 + libc::SIGSEGV].contains(&by_gate.errno),
+        "int 0x80: {by_gate:?}"
+    );
     const X32: i64 = 0x4000_0000;
     for number in [libc::SYS_getpid, libc::SYS_openat, 512, 520, 547] {
         let call = Deed::Call(X32 | number, ints(&[0; 6]));
@@ -208,7 +227,11 @@ pub(crate) fn what_changes_the_machine_is_refused(name: &str) {
             ("reboot", libc::SYS_reboot, ints(&[0, 0, 0, 0])),
             ("swapon", libc::SYS_swapon, vec![text("/nowhere"), Arg::Int(0)]),
             ("swapoff", libc::SYS_swapoff, vec![text("/nowhere")]),
-            ("quotactl", libc::SYS_quotactl, vec![Arg::Int(0), text("/nowhere"), Arg::Int(0), zeros(8)]),
+            (
+                "quotactl",
+                libc::SYS_quotactl,
+                vec![Arg::Int(0), text("/nowhere"), Arg::Int(0), zeros(8)],
+            ),
             ("acct", libc::SYS_acct, ints(&[0])),
         ],
         &[EPERM],
