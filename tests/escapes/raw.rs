@@ -42,22 +42,17 @@ pub(crate) fn call(number: i64, args: &[Arg]) -> io::Result<i64> {
 /// `getpid` by the gate of 32-bit programs.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn int_80() -> io::Result<i64> {
-    let value: i64;
+    let value: i32;
     // SAFETY: number 20 of the 32-bit table is getpid, which takes nothing and touches no memory. The
     // gate may change r8 to r11.
     unsafe {
         std::arch::asm!(
             "int 0x80",
-            inlateout("rax") 20_i64 => value,
+            inlateout("eax") 20_i32 => value,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,
         );
     }
-    let value = i64::from(value as i32);
-    if value < 0 {
-        Err(io::Error::from_raw_os_error(i32::try_from(-value).unwrap()))
-    } else {
-        Ok(value)
-    }
+    if value < 0 { Err(io::Error::from_raw_os_error(-value)) } else { Ok(value.into()) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
