@@ -15,6 +15,7 @@ pub mod commands;
 mod digest;
 pub mod dirs;
 mod isolation;
+pub mod launching;
 pub mod policy;
 mod problem;
 mod program;

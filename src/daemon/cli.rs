@@ -1,7 +1,7 @@
 //! The command line of `missiond`.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -50,6 +50,16 @@ enum Command {
         /// The mission file
         #[arg(default_value = "mission.toml")]
         file: PathBuf,
+    },
+    /// Show what an agent would be started with: mounts, rules, limits, and which line asked for each
+    Explain {
+        /// The mission file
+        file: PathBuf,
+        /// The agent
+        agent: String,
+        /// table or json
+        #[arg(short, long, value_name = "FORM", default_value = "table", value_parser = ["table", "json"])]
+        output: String,
     },
     /// Print the JSON Schema of mission files, for editors
     Schema,
@@ -150,6 +160,7 @@ pub fn main() -> ExitCode {
             };
             said(config::commands::validate(&file, &host))
         }
+        Command::Explain { file, agent, output } => explain(&file, &agent, &output),
         Command::Schema => said(config::commands::schema()),
         Command::Init { directory } => said(config::commands::init(&directory)),
         Command::Unit(unit) => said(run_unit(&unit)),
@@ -180,6 +191,27 @@ fn examine(args: &Doctor) -> ExitCode {
             Err(error) => fail(&error, 1),
         },
     }
+}
+
+fn explain(file: &Path, agent: &str, output: &str) -> ExitCode {
+    use config::commands::{Shape, explain};
+    let host = match Host::current() {
+        Ok(host) => host,
+        Err(error) => return fail(&error, 2),
+    };
+    let variables = super::ground::Ground::environment(std::env::vars_os());
+    let shape = match output {
+        "json" => Shape::Json,
+        _ => {
+            let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+            let width = size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
+            Shape::Table {
+                width,
+                colours: width.is_some() && std::env::var_os("NO_COLOR").is_none(),
+            }
+        }
+    };
+    said(explain(file, agent, &host, &variables, shape))
 }
 
 fn run_unit(unit: &Unit) -> Result<String, config::commands::CommandError> {

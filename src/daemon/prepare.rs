@@ -14,12 +14,13 @@ use super::former;
 use super::ground::{Ground, Restore};
 use super::workspace::{self, Protection};
 use crate::config::dirs::{AgentDirs, ensure_private};
+use crate::config::launching::{self, TaskDirs};
 use crate::config::{AgentLaunch, secrets};
 use crate::core::json::Json;
 use crate::core::view::FileRef;
 use crate::ids::{AgentName, Epoch, Incarnation, RoleName, Seq, TaskId};
 use crate::launch::{LaunchSpec, LogSpec, host_facts};
-use crate::policy::{self, EnvironmentRequest, PlanRequest, Roots};
+use crate::policy::{self, EnvironmentRequest, Roots};
 use crate::store::Hash;
 use crate::supervise::{Prepared, SetupFailure, Stage};
 
@@ -146,7 +147,15 @@ pub(super) fn prepare(ground: &Ground, launch: &Launch) -> Result<Ready, SetupFa
         let prepared = Prepared::Release { environment: mission, stdin };
         return Ok(Ready { prepared, gaps: Vec::new(), protection: None });
     }
-    let mut roots = roots(ground, config, &dirs, task.as_ref());
+    let task_dirs = launch.task.as_ref().map(|task| TaskDirs::of(&dirs, &task.id));
+    let mut roots = launching::roots(
+        config,
+        &ground.mission.workspace,
+        &ground.dirs,
+        &dirs,
+        task_dirs.as_ref(),
+        ground.missionctl_dir.as_deref(),
+    );
     let (protection, unprotected) =
         workspace::protect(ground, config, launch.can_write, &dirs, &mut roots)?;
     let plan = plan(ground, &launch.agent, config, launch.can_write, roots)?;
@@ -204,8 +213,7 @@ impl TaskPlace {
         task: &Task,
         stage: Stage,
     ) -> Result<Self, SetupFailure> {
-        let root = dirs.task(&task.id);
-        let (checkpoint, handoff) = (root.join("checkpoint"), root.join("handoff"));
+        let TaskDirs { root, checkpoint, handoff } = TaskDirs::of(dirs, &task.id);
         let file = root.join("task.json");
         if stage != Stage::Release {
             // What an earlier process left here was collected when it ended.
@@ -390,44 +398,6 @@ fn environment(
     .map_err(|error| refused("environment", &error))
 }
 
-/// Where all missions of the user have their sockets, logs and homes: only what is this agent's own of
-/// it is visible, whatever directory around it is granted.
-fn own_places(ground: &Ground) -> impl Iterator<Item = PathBuf> {
-    let missions = [ground.dirs.runtime(), ground.dirs.state()];
-    missions.into_iter().filter_map(Path::parent).map(Path::to_owned)
-}
-
-fn roots(
-    ground: &Ground,
-    config: &AgentLaunch,
-    dirs: &AgentDirs,
-    task: Option<&TaskPlace>,
-) -> Roots {
-    Roots {
-        home: Some(dirs.home()),
-        tmpdir: Some(dirs.tmp()),
-        workspace: Some(ground.mission.workspace.clone()),
-        checkpoint: Some(task.map_or_else(|| dirs.checkpoint(), |task| task.checkpoint.clone())),
-        handoff: Some(task.map_or_else(|| dirs.handoff(), |task| task.handoff.clone())),
-        bus: Some(dirs.bus().to_owned()),
-        missionctl: ground.missionctl_dir.clone(),
-        extra_read: config
-            .read
-            .iter()
-            .cloned()
-            // The task file lies beside what the agent may write.
-            .chain(task.and_then(|task| task.file.parent()).map(Path::to_owned))
-            .collect(),
-        extra_write: config.write.clone(),
-        hidden: config.hidden.iter().cloned().chain(own_places(ground)).collect(),
-        // What is found is added by `workspace::protect`.
-        private: None,
-        substitutes: Vec::new(),
-        protected: Vec::new(),
-        memory: Vec::new(),
-    }
-}
-
 fn plan(
     ground: &Ground,
     agent: &AgentName,
@@ -435,20 +405,7 @@ fn plan(
     can_write: bool,
     roots: Roots,
 ) -> Result<policy::ProcessPlan, SetupFailure> {
-    let request = PlanRequest {
-        level: config.level,
-        workspace_write: can_write,
-        roots,
-        landlock: config.landlock,
-        enforcement: config.enforcement,
-        landlock_min_abi: 0,
-        grants: config.grants,
-        limits: config.limits,
-        network: config.network,
-        hostname: agent.to_string(),
-        tmp_bytes: config.tmp_bytes,
-        filter: config.filter.clone(),
-    };
+    let request = launching::request(config, agent, can_write, roots);
     let mut host = host_facts().map_err(failed("look at this machine"))?;
     host.cgroup = ground.cgroups.is_ok();
     policy::plan(&request, &host).map_err(|error| refused("isolation", &error))

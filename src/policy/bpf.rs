@@ -68,6 +68,53 @@ pub const fn data_arg_high(index: u32) -> u32 {
     data_arg_low(index) + 4
 }
 
+/// What a filter says about a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Always this `SECCOMP_RET_*`.
+    Always(u32),
+    /// It depends on the arguments, or can't be told.
+    ByArguments,
+}
+
+/// Runs a filter for a call with unknown arguments, as the kernel does when it is loaded
+/// (`seccomp_is_const_allow`).
+#[must_use]
+pub fn fate(program: &[Instruction], arch: u32, number: u32) -> Fate {
+    let mut accumulator = 0;
+    let mut at: usize = 0;
+    // Jumps only go forward, so this ends.
+    while let Some(&Instruction { code, jt, jf, k }) = program.get(at) {
+        let branch = |holds: bool| usize::from(if holds { jt } else { jf });
+        let skip = match (code, k) {
+            (LOAD, DATA_NR) => {
+                accumulator = number;
+                0
+            }
+            (LOAD, DATA_ARCH) => {
+                accumulator = arch;
+                0
+            }
+            (AND, mask) => {
+                accumulator &= mask;
+                0
+            }
+            (JUMP, far) => match usize::try_from(far) {
+                Ok(far) => far,
+                Err(_) => return Fate::ByArguments,
+            },
+            (JUMP_EQUAL, value) => branch(accumulator == value),
+            (JUMP_AT_LEAST, value) => branch(accumulator >= value),
+            (JUMP_ABOVE, value) => branch(accumulator > value),
+            (JUMP_ANY_BIT, bits) => branch(accumulator & bits != 0),
+            (RETURN, answer) => return Fate::Always(answer),
+            _ => return Fate::ByArguments,
+        };
+        at += 1 + skip;
+    }
+    Fate::ByArguments
+}
+
 /// A jump target; made by [`Assembler::label`], set by [`Assembler::place`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label(usize);

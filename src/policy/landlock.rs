@@ -233,6 +233,39 @@ pub(super) fn sandbox_domain(
     Some(LandlockPlan { handled, scoped, rules })
 }
 
+/// Rights in words, the usual sets by one word.
+#[must_use]
+pub fn words(access: u64) -> String {
+    let sets = [
+        (READ, "read"),
+        (WRITE & !READ & !RESOLVE_UNIX, "write"),
+        (RESOLVE_UNIX, "connect"),
+        (DEVICE & !READ_FILE & !WRITE_FILE & !TRUNCATE, "control"),
+    ];
+    let single = [
+        (EXECUTE, "run"),
+        (READ_FILE, "read files"),
+        (READ_DIR, "list"),
+        (WRITE_FILE, "write files"),
+        (TRUNCATE, "truncate"),
+        (REFER, "move"),
+        (MAKE_BLOCK, "make block devices"),
+        (MAKE_CHAR, "make devices"),
+    ];
+    let mut rest = access;
+    let mut words = Vec::new();
+    for (bits, word) in sets.into_iter().chain(single) {
+        if rest & bits == bits {
+            words.push(word.to_owned());
+            rest &= !bits;
+        }
+    }
+    if rest != 0 {
+        words.push(format!("{rest:#x}"));
+    }
+    words.join(", ")
+}
+
 fn rules(request: &PlanRequest, grants: Grants) -> Result<Vec<PathRule>, PlanError> {
     let system = |path: &str, access| PathRule { path: path.into(), access, system: true };
     let mut rules: Vec<PathRule> = SYSTEM.iter().map(|path| system(path, READ)).collect();
@@ -295,6 +328,7 @@ fn readable(request: &PlanRequest) -> Vec<&Path> {
     let workspace = roots.workspace.as_ref().filter(|_| !request.workspace_write);
     workspace
         .into_iter()
+        .chain(&roots.task)
         .chain(&roots.missionctl)
         .chain(&roots.extra_read)
         .map(PathBuf::as_path)

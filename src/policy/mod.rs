@@ -16,6 +16,7 @@
 
 pub mod bpf;
 pub mod environment;
+pub mod explain;
 mod host;
 pub mod landlock;
 pub mod limits;

@@ -78,6 +78,8 @@ pub struct Roots {
     pub checkpoint: Option<PathBuf>,
     /// `$MISSION_HANDOFF_DIR`, writable: the files there are the agent's own copies.
     pub handoff: Option<PathBuf>,
+    /// The directory of the task's file, which may hold the two above: read.
+    pub task: Option<PathBuf>,
     /// The directory of the agent's own bus socket: read and connect.
     pub bus: Option<PathBuf>,
     /// The directory that holds `missionctl`: read and execute.

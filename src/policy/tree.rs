@@ -87,7 +87,7 @@ fn claims(request: &PlanRequest) -> Result<Vec<Claim>, PlanError> {
     for path in [&roots.home, &roots.checkpoint, &roots.handoff].into_iter().flatten() {
         claim(path, true, true)?;
     }
-    for path in [&roots.bus, &roots.missionctl].into_iter().flatten() {
+    for path in [&roots.bus, &roots.missionctl, &roots.task].into_iter().flatten() {
         claim(path, false, true)?;
     }
     if let Some(workspace) = &roots.workspace {

@@ -1,9 +1,10 @@
 //! The commands of `missiond` that are about a mission's file and not about a running mission:
-//! `validate`, `schema`, `init` and `unit`.
+//! `validate`, `explain`, `schema`, `init` and `unit`.
 //!
 //! Each returns what belongs on standard output. They deliberately know no terminal and no argument
 //! parser; `bin/missiond` has both.
 
+mod explain;
 mod init;
 mod schema;
 mod unit;
@@ -12,6 +13,7 @@ mod validate;
 use std::io;
 use std::path::PathBuf;
 
+pub use self::explain::{Shape, explain};
 pub use self::init::init;
 pub use self::schema::schema;
 pub use self::unit::{UnitHome, unit_install, unit_print, unit_remove};
@@ -53,8 +55,11 @@ pub enum CommandError {
         /// Why not.
         source: io::Error,
     },
-    /// The schema can't be written as JSON.
-    #[error("error: cannot write the schema\n  cause: {0}")]
+    /// This machine can't give what an agent asks for.
+    #[error("error: {0}")]
+    Refused(String),
+    /// Something can't be written as JSON.
+    #[error("error: cannot write JSON\n  cause: {0}")]
     Json(#[from] serde_json::Error),
 }
 
@@ -66,7 +71,7 @@ impl CommandError {
             CommandError::Config(_) | CommandError::Usage { .. } => 2,
             CommandError::NotFound(_) => 3,
             CommandError::Exists { .. } => 5,
-            CommandError::Io { .. } | CommandError::Json(_) => 1,
+            CommandError::Io { .. } | CommandError::Json(_) | CommandError::Refused(_) => 1,
         }
     }
 

@@ -143,7 +143,6 @@ pub(in crate::policy) fn name(number: u32, arch: &Architecture) -> Option<&'stat
 }
 
 /// Every name of the table.
-#[cfg(test)]
 pub(in crate::policy) fn names() -> impl Iterator<Item = &'static str> {
     CALLS.iter().map(|(name, ..)| *name)
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::filter::{Call, run};
 use crate::policy::Grants;
-use crate::policy::bpf::{self, Instruction};
+use crate::policy::bpf::{self, Fate, Instruction};
 use crate::policy::seccomp::compile::{Comparison, Rule};
 use crate::policy::seccomp::{
     AARCH64, ALLOW, Architecture, ERRNO, Profile, ProfileError, TIOCLINUX, TIOCSTI, X32_BIT,
@@ -355,6 +355,25 @@ fn steps(program: &[Instruction], arch: &Architecture, number: u32) -> usize {
             _ => return count,
         };
         at += usize::from(skip);
+    }
+}
+
+#[test]
+fn what_is_said_of_a_call_is_what_happens_to_it() {
+    let program = builtin(&X86_64, Grants::default()).unwrap();
+    for number in 0..600 {
+        match bpf::fate(&program, X86_64.audit, number) {
+            Fate::Always(answer) => {
+                for args in [[0; 6], [u64::MAX; 6], [u64::from(TIOCSTI); 6]] {
+                    assert_eq!(verdict(&program, &X86_64, number, args), answer);
+                }
+            }
+            Fate::ByArguments => {
+                let by_arguments = ["clone", "unshare", "ioctl", "socket", "personality"];
+                let is = |name: &&str| numbers::number(name, &X86_64) == Some(number);
+                assert!(by_arguments.iter().any(is), "call {number}");
+            }
+        }
     }
 }
 

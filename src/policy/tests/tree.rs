@@ -222,6 +222,20 @@ fn hidden_wins_over_what_is_granted_but_not_over_the_agents_own() {
 }
 
 #[test]
+fn a_task_is_visible_below_what_is_hidden() {
+    let mut request = request();
+    request.roots.hidden = vec!["/h/.state".into()];
+    request.roots.extra_read = vec!["/h".into()];
+    request.roots.task = Some("/h/.state/a/task/t".into());
+    request.roots.handoff = Some("/h/.state/a/task/t/handoff".into());
+    let sandbox = sandbox(&request);
+    check_order(&sandbox);
+    assert_eq!(access(&sandbox, "/h/.state/a/task/t/task.json"), Some(Access::Read));
+    assert_eq!(access(&sandbox, "/h/.state/a/task/t/handoff/x"), Some(Access::Write));
+    assert_eq!(access(&sandbox, "/h/.state/b"), None);
+}
+
+#[test]
 fn a_protected_file_is_read_only_and_nothing_above_it_can_be_renamed() {
     let mut request = request();
     request.roots.protected = vec![
