@@ -1,4 +1,5 @@
 //! Policy files and what an agent gets of them.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of a test function")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

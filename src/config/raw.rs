@@ -446,8 +446,9 @@ impl Read for Number {
             let message = format!("{} must be from 0.001 to {MOST_PROCESSORS}", leaf(path));
             findings.error(&value.span(), message);
         }
-        // A cast of a float saturates.
-        number.map(|number| Number((number * 1000.0).round() as u32))
+        #[expect(clippy::cast_possible_truncation, reason = "at most 100,000,000, checked above")]
+        let milli = |number: f64| (number * 1000.0).round() as u32;
+        number.map(|number| Number(milli(number)))
     }
 }
 

@@ -134,6 +134,10 @@ impl Rows<'_> {
                 let known = (self.told.known)(target);
                 (value.to_owned(), asked.or(known).unwrap_or_else(|| "the system".to_owned()))
             }
+            Node::Overlay { upper, .. } => {
+                let known = (self.told.known)(node.target()).unwrap_or_else(|| own.into());
+                (format!("read, write; changes go to {}", upper.display()), known)
+            }
             Node::Pin { .. } => ("can't be renamed".into(), "what is protected in it".into()),
             Node::Protect { .. } => ("read-only".into(), "protected".into()),
             Node::Hide { .. } => ("hidden".into(), self.because(&format!("hidden {path}"), own)),
@@ -219,6 +223,6 @@ impl Rows<'_> {
 /// Bytes as people write them.
 fn size(bytes: u64) -> String {
     let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = units.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0);
+    let unit = units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }

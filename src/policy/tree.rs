@@ -298,12 +298,13 @@ fn hide(nodes: &mut Vec<Node>, roots: &Roots) {
 fn without_repetition(nodes: Vec<Node>) -> Vec<Node> {
     let mut kept: Vec<Node> = Vec::with_capacity(nodes.len());
     for node in nodes {
-        let repeats = match &node {
-            Node::Bind { target, access, .. } => matches!(
+        let repeats = if let Node::Bind { target, access, .. } = &node {
+            matches!(
                 around(&kept, target),
                 Some(Node::Bind { access: outer, .. }) if outer == access
-            ),
-            _ => false,
+            )
+        } else {
+            false
         };
         if !repeats {
             kept.push(node);

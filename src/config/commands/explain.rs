@@ -6,12 +6,12 @@ use serde::Serialize;
 
 use super::CommandError;
 use crate::config::dirs::AgentDirs;
-use crate::config::{AgentLaunch, Host, Mission, launching, load_for};
+use crate::config::{AgentLaunch, Host, Mission, WorkspaceMode, launching, load_for};
 use crate::core::spec::{AgentSpec, Mode};
 use crate::ids::TaskId;
 use crate::launch::host_facts;
 use crate::policy::explain::{Row, Told, explain as rows_of};
-use crate::policy::{EnvironmentRequest, environment, model, plan, seccomp};
+use crate::policy::{EnvironmentRequest, PrivateTree, environment, model, plan, seccomp};
 use crate::table::{self, Cell, Paint};
 
 /// How an explanation is written.
@@ -92,8 +92,12 @@ fn explained(
         Mode::Task => TaskId::new("TASK").ok().map(|task| launching::TaskDirs::of(&own, &task)),
     };
     let missionctl = host.missionctl_dir.as_deref();
-    let roots =
+    let mut roots =
         launching::roots(launch, &mission.workspace, &dirs, &own, task.as_ref(), missionctl);
+    if launch.workspace_mode == WorkspaceMode::Private {
+        let (upper, work) = (own.private().join("upper"), own.private().join("work"));
+        roots.private = Some(PrivateTree { upper, work });
+    }
     let facts = host_facts().map_err(|source| CommandError::Io {
         what: "look at",
         path: "/proc".into(),

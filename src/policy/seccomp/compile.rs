@@ -199,7 +199,12 @@ fn united(alternatives: impl Iterator<Item = Condition>) -> Vec<Alternative> {
             Comparison::Masked { mask, value } if mask == value && mask.is_power_of_two() => {
                 u32::try_from(mask).ok()
             }
-            _ => None,
+            Comparison::Masked { .. }
+            | Comparison::NotEqual(_)
+            | Comparison::Less(_)
+            | Comparison::AtMost(_)
+            | Comparison::Greater(_)
+            | Comparison::AtLeast(_) => None,
         };
         match (bit, list.last_mut()) {
             (Some(bit), Some(Alternative::AnyBit { argument, bits }))

@@ -109,8 +109,11 @@ const IOPRIO_WHICH: [u32; 2] = [1, 2];
 /// The profile of level 2, as it is written.
 const DEFAULT: &str = include_str!("../../../policies/seccomp/default.json");
 
+/// Whether something is granted.
+type Granted = fn(&Grants) -> bool;
+
 /// What each grant changes in a profile.
-const AMENDMENTS: [(fn(&Grants) -> bool, &str); 4] = [
+const AMENDMENTS: [(Granted, &str); 4] = [
     (|grants| grants.ptrace, include_str!("../../../policies/seccomp/grants/ptrace.json")),
     (|grants| grants.userns, include_str!("../../../policies/seccomp/grants/userns.json")),
     (|grants| grants.io_uring, include_str!("../../../policies/seccomp/grants/io_uring.json")),

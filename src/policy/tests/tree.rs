@@ -59,12 +59,13 @@ fn decides<'a>(sandbox: &'a SandboxPlan, path: &str) -> Option<&'a Node> {
 }
 
 fn access(sandbox: &SandboxPlan, path: &str) -> Option<Access> {
-    match decides(sandbox, path)? {
-        Node::Bind { access, .. } => Some(*access),
-        Node::Protect { .. } => Some(Access::Read),
-        Node::Tmpfs { writable: true, .. } => Some(Access::Write),
-        _ => None,
+    let node = decides(sandbox, path)?;
+    if let Node::Bind { access, .. } = node {
+        return Some(*access);
     }
+    let writes = matches!(node, Node::Tmpfs { writable: true, .. });
+    let reads = matches!(node, Node::Protect { .. });
+    if writes { Some(Access::Write) } else { reads.then_some(Access::Read) }
 }
 
 /// What every tree must keep: parents first, each place once, sources where they are seen.
@@ -75,17 +76,15 @@ fn check_order(sandbox: &SandboxPlan) {
             later.iter().all(|other| !node.target().starts_with(other.target())),
             "{node:?} is covered by a later node"
         );
-        match node {
-            Node::Bind { source, target, .. } => assert_eq!(source, target),
-            Node::Pin { target } | Node::Protect { target } | Node::Hide { target } => {
-                let earlier = &sandbox.tree[..at];
-                let inside = |other: &Node| {
-                    target.starts_with(other.target())
-                        && matches!(other, Node::Bind { .. } | Node::Proc { .. })
-                };
-                assert!(earlier.iter().any(inside), "{node:?} is in nothing");
-            }
-            _ => {}
+        if let Node::Bind { source, target, .. } = node {
+            assert_eq!(source, target);
+        }
+        if let Node::Pin { target } | Node::Protect { target } | Node::Hide { target } = node {
+            let inside = |other: &Node| {
+                target.starts_with(other.target())
+                    && matches!(other, Node::Bind { .. } | Node::Proc { .. })
+            };
+            assert!(sandbox.tree[..at].iter().any(inside), "{node:?} is in nothing");
         }
     }
 }
