@@ -72,7 +72,8 @@
 //! ```text
 //! missiond -- launcher            a tiny zygote, exec'd before any thread exists
 //!    `------- shim per agent      subreaper: every descendant stays below it
-//!                `-- payload      the agent's own program
+//!                `-- (init)       level 2: first process of the agent's namespaces
+//!                     `-- payload the agent's own program
 //! ```
 //!
 //! A shim is the daemon's child, whoever forked it; when the daemon dies, each shim sees its channel

@@ -6,7 +6,9 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::policy::{DEVICES, HostFacts, Level, PROC_PLACES, PlaceKind, SYSTEM_PLACES, SystemPlace};
+use crate::policy::{
+    DEVICES, HostFacts, Level, PROC_PLACES, PlaceKind, SYSTEM_PLACES, SystemPlace,
+};
 use crate::sys::{landlock, procfs, rlimit, seccomp};
 
 /// Mount points below `/proc` that cover nothing: the kernel keeps these directories empty, so they

@@ -6,6 +6,11 @@
 //!    |--- ShimHandle ------> shim      (subreaper, sole waiter, holds logs and lock)
 //!                               | fork
 //!                            payload   (steps in order, then exec)
+//!
+//! level 2:                      | clone3, new namespaces
+//!                            init      (makes the world; reaps orphans; its end is everybody's)
+//!                               | fork, memory borrowed until the exec
+//!                            payload
 //! ```
 //!
 //! The daemon never forks. It sends a [`LaunchSpec`] in a sealed memfd to the launcher, which forks a
@@ -26,6 +31,9 @@
 //! `Ended` comes after the whole subtree was seen to be gone (ECHILD for a subreaper); whatever the
 //! payload leaves behind when it exits is killed first. A channel that closes without `Ended` or
 //! `SetupFailed` is [`Exit::Lost`], and [`sweep`] then ends what is left.
+//!
+//! At level 2 the shim's child is an init, and the payload is named by what it says of itself from
+//! inside: the same reports, commands and ends. [`run_once`] does without launcher and shim.
 //!
 //! Where this user has a part of the control groups ([`cgroup`]), the payload is forked into one of its
 //! own, which bounds the agent as a whole and can be killed as a whole.
@@ -63,7 +71,7 @@ pub use launcher::{LaunchError, Launcher};
 pub use message::{Command, Ended, Exit, Process, Report, Step};
 pub use once::{Ran, RunSpec, run_once, run_traced};
 pub use reap::{Reaped, SweepError, become_supervisor, reap, sweep};
-pub use trace::{Failed, Subject, Target};
 pub use spec::{LaunchSpec, LogSpec};
+pub use trace::{Failed, Subject, Target};
 pub use world::{Level2, probe_level_2};
 pub use zygote::run_if_launcher;

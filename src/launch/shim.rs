@@ -326,7 +326,11 @@ impl<'a> Shim<'a> {
                 self.look_at_mounts();
             }
             // It has ended already, and is only not reaped yet.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT | libc::ESRCH)) => {}
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EINVAL | libc::ENOENT | libc::ESRCH)
+                ) => {}
             Err(error) => self.unwatched(error),
         }
     }
