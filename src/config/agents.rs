@@ -265,6 +265,7 @@ fn launch(
         write: isolation.write,
         hidden: isolation.hidden,
         protected: isolation.protected,
+        policy_files: isolation.policy_files,
         network: isolation.network,
         grants: isolation.grants,
         filter: isolation.filter,

@@ -14,6 +14,7 @@ pub(super) fn of(launch: &AgentLaunch) -> String {
         cwd,
         level,
         policy: _, // a name; what it means is in the other fields
+        policy_files: _,
         workspace_write,
         workspace_mode,
         enforcement,

@@ -43,6 +43,7 @@ pub(super) struct Isolation {
     pub(super) write: Vec<PathBuf>,
     pub(super) hidden: Vec<PathBuf>,
     pub(super) protected: Vec<String>,
+    pub(super) policy_files: Vec<PathBuf>,
     pub(super) grants: Grants,
     pub(super) filter: Option<Arc<[Instruction]>>,
     pub(super) limits: Limits,
@@ -161,6 +162,7 @@ fn over(
     add(&mut all.read, paths.read, "read");
     add(&mut all.write, paths.write, "write");
     add(&mut all.hidden, paths.hidden, "hidden");
+    all.policy_files.clone_from(&policy.files);
     for name in &policy.protected {
         asked.note(format!("protected {}", name.value), &name.origin);
         all.protected.push(name.value.clone());

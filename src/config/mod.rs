@@ -101,6 +101,8 @@ pub struct AgentLaunch {
     pub workspace_write: bool,
     /// What it writes then.
     pub workspace_mode: WorkspaceMode,
+    /// The files that its policy was read from.
+    pub policy_files: Vec<PathBuf>,
     /// Whether the level may be granted in part.
     pub enforcement: Enforcement,
     /// Environment variables with their values. Their names never begin with `MISSION_`.

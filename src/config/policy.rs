@@ -172,15 +172,23 @@ impl Layer<'_> {
     fn policy(mut self, name: &str, raw: PolicyFile) -> Policy {
         let bases = PathBases { home: Some(Path::new("/")), workspace: Some(Path::new("/")) };
         let path = |text: &str| bases.expand(text).map(drop);
+        let syscalls = raw.syscalls.and_then(|at| self.syscalls(&at));
+        let beside = match syscalls.as_ref().map(|said| &said.value) {
+            Some(Syscalls::File { path, .. }) => Some(path.clone()),
+            Some(Syscalls::Default) | None => None,
+        };
+        // A preset is no file.
+        let own = self.found.base.is_some().then(|| self.found.file.clone());
         Policy {
             name: name.to_owned(),
+            files: own.into_iter().chain(beside).collect(),
             read: self.list(raw.read, path),
             write: self.list(raw.write, path),
             hidden: self.list(raw.hidden, path),
             protected: self.list(raw.protected, check_protected),
             environment: self.environment(raw.environment),
             network: raw.network.map(|At { value: Word(network), span }| self.said(network, &span)),
-            syscalls: raw.syscalls.and_then(|at| self.syscalls(&at)),
+            syscalls,
             grants: raw
                 .grants
                 .into_iter()

@@ -213,6 +213,7 @@ fn wanted(ground: &Ground, config: &AgentLaunch, can_write: bool) -> Wanted {
 fn files(ground: &Ground) -> Vec<PathBuf> {
     let mut files = vec![ground.mission.file.clone()];
     for agent in ground.mission.agents.values() {
+        files.extend(agent.policy_files.iter().cloned());
         let [program, words @ ..] = agent.command.as_slice() else { continue };
         let program = Path::new(program);
         files.push(program.to_owned());

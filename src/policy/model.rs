@@ -116,6 +116,8 @@ pub struct PolicyLimits {
 pub struct Policy {
     /// The file's name, or the preset's.
     pub name: String,
+    /// The files that it was read from, with those that it inherits and its syscalls.
+    pub files: Vec<PathBuf>,
     /// Paths to read, with variables.
     pub read: Vec<Said<String>>,
     /// Paths to write, with variables.
@@ -170,6 +172,7 @@ impl Policy {
         let (own, above) = (self.limits, parent.limits);
         Policy {
             name: self.name,
+            files: parent.files.into_iter().chain(self.files).collect(),
             read: list(parent.read, self.read),
             write: list(parent.write, self.write),
             hidden: list(parent.hidden, self.hidden),

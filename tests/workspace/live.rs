@@ -165,3 +165,34 @@ fn changes_of_a_private_workspace_are_looked_at_taken_back_and_thrown_away() {
     let (code, _, why) = bench.ctl(&["workspace", "diff", "nobody"]);
     assert_eq!(code, 3, "{why}");
 }
+
+#[test]
+fn what_the_mission_file_names_in_the_workspace_can_not_be_changed() {
+    let test = "what_the_mission_file_names_in_the_workspace_can_not_be_changed";
+    if skip_here(test) {
+        return;
+    }
+    let script = "for f in own.toml rules.json lead.sh key.txt run.sh; do \
+                  ( echo x >> $f ) 2>/dev/null && echo wrote $f; rm -f $f 2>/dev/null; \
+                  test -f $f || echo removed $f; done; echo x > other && echo wrote other";
+    let bench = bench(&format!(
+        "[agents.a]\nrole = \"write\"\nmode = \"task\"\ncommand = [\"sh\", \"-c\", \'\'\'{script}\'\'\']\n\
+         policy = \"./ws/own.toml\"\nsecrets = {{ KEY = {{ file = \"ws/key.txt\" }} }}\n\
+         [agents.b]\nrole = \"lead\"\nmode = \"task\"\ncommand = [\"./ws/lead.sh\"]\n\
+         [agents.c]\nrole = \"lead\"\nmode = \"task\"\ncommand = [\"sh\", \"run.sh\"]\n\
+         [[tasks]]\nid = \"t\"\nassign = \"a\"\n"
+    ));
+    let write = |name: &str, text: &str| std::fs::write(bench.path("ws").join(name), text).unwrap();
+    write("own.toml", "inherits = \"coding\"\nsyscalls = \"rules.json\"\n");
+    let profile = concat!(env!("CARGO_MANIFEST_DIR"), "/policies/seccomp/default.json");
+    write("rules.json", &std::fs::read_to_string(profile).unwrap());
+    for name in ["lead.sh", "key.txt", "run.sh"] {
+        write(name, "#!/bin/sh\n");
+    }
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(bench.path("ws/lead.sh"), mode).unwrap();
+    let (status, _, said) = bench.start(&[]).end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert_eq!(bench.log("a", "stdout"), "wrote other\n", "{}", bench.log("a", "stderr"));
+}
