@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::grants::Grants;
 use super::host::{DEVICES, HostFacts};
-use super::request::{Grants, LandlockMode, PlanRequest};
+use super::request::{LandlockMode, PlanRequest};
 use super::sandbox::{Access, Network, Node};
 use super::verdict::{Gap, PlanError};
 

@@ -17,6 +17,7 @@
 pub mod bpf;
 pub mod environment;
 pub mod explain;
+mod grants;
 mod host;
 pub mod landlock;
 pub mod limits;
@@ -33,11 +34,12 @@ pub mod why;
 use serde::{Deserialize, Serialize};
 
 pub use environment::{EnvironmentError, EnvironmentRequest, environment};
+pub use grants::Grants;
 pub use host::{DEVICES, HostFacts, PROC_PLACES, PlaceKind, SYSTEM_PLACES, SystemPlace};
 pub use limits::{CgroupLimits, Limits, Rlimit, RlimitKind};
 pub use model::{Grant, Origin, Policy};
 pub use plan::{ProcessPlan, plan};
-pub use request::{Enforcement, Grants, LandlockMode, PlanRequest, PrivateTree, Roots};
+pub use request::{Enforcement, LandlockMode, PlanRequest, PrivateTree, Roots};
 pub use verdict::{Gap, PlanError};
 
 /// How far an agent is separated from the rest of the machine; a higher level is stronger.

@@ -9,7 +9,8 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use super::request::{Enforcement, Grants};
+use super::grants::Grants;
+use super::request::Enforcement;
 use super::sandbox::Network;
 
 /// The policies that are built in, by name.

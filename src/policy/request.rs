@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Level;
 use super::bpf::Instruction;
+use super::grants::Grants;
 use super::limits::Limits;
 use super::sandbox::Network;
 
@@ -31,25 +32,6 @@ pub enum Enforcement {
     Required,
     /// The plan goes without and says so in its gaps.
     BestEffort,
-}
-
-/// Things beyond the agent's own directories that a policy may give.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Grants {
-    /// Open pseudo terminals. At level 1 this is `/dev/pts`, other terminals of the user included.
-    pub pty: bool,
-    /// `/dev/shm`, shared with every process of the user (Python's multiprocessing needs it). At
-    /// level 2 an agent has terminals and a `/dev/shm` of its own without a grant.
-    pub shared_memory: bool,
-    /// Trace its own processes: `ptrace` and its kin. Level 2.
-    pub ptrace: bool,
-    /// Make namespaces of its own, for a sandbox inside. Level 2.
-    pub userns: bool,
-    /// `io_uring`. Level 2.
-    pub io_uring: bool,
-    /// `perf_event_open`. Level 2.
-    pub perf: bool,
 }
 
 /// Where what an agent changes in a private workspace is kept. Both on one file system.

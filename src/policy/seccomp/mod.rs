@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 
 pub use self::oci::{Profile, ProfileError};
 use super::bpf::{Assembler, BpfError, DATA_ARCH, DATA_NR, Instruction, data_arg_low};
-use super::request::Grants;
+use super::grants::Grants;
 
 /// `SECCOMP_RET_ALLOW`.
 pub const ALLOW: u32 = 0x7fff_0000;
