@@ -7,6 +7,7 @@
 //!
 //! It deliberately knows no command: each program has its own.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -18,10 +19,18 @@ use crate::escape;
 /// The command line, or the exit code of a program that ends with it: 0 after `--help` and
 /// `--version`, 1 where those can't be written, 2 for a wrong usage, which is explained.
 pub(crate) fn arguments<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| {
+    arguments_of(std::env::args_os(), 2)
+}
+
+/// The same for a part of a command line, and with another exit code for a wrong usage.
+pub(crate) fn arguments_of<C: Parser>(
+    words: impl Iterator<Item = OsString>,
+    wrong: u8,
+) -> Result<C, ExitCode> {
+    C::try_parse_from(words).map_err(|error| {
         if error.use_stderr() {
             complain(&explanation(error));
-            return ExitCode::from(2);
+            return ExitCode::from(wrong);
         }
         match print(&error.render().to_string()) {
             Ok(()) => ExitCode::SUCCESS,

@@ -32,6 +32,7 @@ use nix::errno::Errno;
 
 pub use cli::Args;
 
+use crate::console;
 use crate::launch::{self, Exit, Step};
 use crate::policy;
 use refusals::Refusals;
@@ -46,7 +47,8 @@ const KILLED: u8 = 137;
 const NOT_FOUND: u8 = 127;
 
 #[derive(Debug, Parser)]
-#[command(name = "missiond run", disable_version_flag = true)]
+#[command(name = "missiond run", bin_name = "missiond run", no_binary_name = true)]
+#[command(disable_version_flag = true, max_term_width = 100)]
 struct Alone {
     #[command(flatten)]
     args: Args,
@@ -55,17 +57,11 @@ struct Alone {
 /// Runs the program if the command line asks for `run`, given all of it; the caller has one thread.
 #[must_use]
 pub fn main_if_asked(mut words: impl Iterator<Item = OsString>) -> Option<ExitCode> {
-    let name = words.next()?;
-    if words.next()? != "run" {
+    if words.nth(1)? != "run" {
         return None;
     }
-    Some(match Alone::try_parse_from(std::iter::once(name).chain(words)) {
-        Ok(alone) => main(&alone.args),
-        Err(error) => {
-            let _unheard = write!(io::stderr(), "{}", error.render());
-            ExitCode::from(if error.use_stderr() { OWN_FAILURE } else { 0 })
-        }
-    })
+    let parsed: Result<Alone, ExitCode> = console::arguments_of(words, OWN_FAILURE);
+    Some(parsed.map_or_else(|code| code, |alone| main(&alone.args)))
 }
 
 /// Runs the command. Exit codes: the command's own, 128+n for signal n, 127 if there is no such

@@ -80,7 +80,7 @@ async fn a_daemon_counts_as_dead_from_its_last_mark_on_and_not_from_its_last_eve
         "until = \"stopped\"\n[agents.a]\nrole = \"write\"\ncommand = [\"sleep\", \"600\"]\n",
     );
     let mut first = bench.start(&[]);
-    first.line(&["a", "runs"]);
+    first.line(&["a ", "runs (pid"]);
     first.signal(Signal::SIGKILL);
     drop(first);
     // As if it had lived until a moment ago.
