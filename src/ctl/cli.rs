@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::command::{
     agent, assign, checkpoint, events, handoff, inbox, lifecycle, logs, messages, send, status,
-    tail, task, workspace,
+    tail, task, why, workspace,
 };
 use super::out::Format;
 use crate::ids::{Key, MissionName};
@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Ps(status::Ps),
     Events(events::Events),
     Logs(logs::Logs),
+    Why(why::Why),
     Messages(messages::Messages),
     Tail(tail::Tail),
     // who and what

@@ -99,6 +99,7 @@ fn run(context: &mut Context, command: Command) -> Result<(), CtlError> {
             Command::Ps(ps) => ps.run(context).await,
             Command::Events(events) => events.run(context).await,
             Command::Logs(logs) => logs.run(context).await,
+            Command::Why(why) => why.run(context).await,
             Command::Messages(messages) => messages.run(context).await,
             Command::Tail(tail) => tail.run(context).await,
             Command::Agent(agent) => agent.run(context).await,

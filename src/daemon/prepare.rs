@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::former;
 use super::ground::{Ground, Restore};
 use super::workspace::{self, Protection};
+use crate::config::commands::why::keep_plan;
 use crate::config::dirs::{AgentDirs, ensure_private};
 use crate::config::launching::{self, TaskDirs};
 use crate::config::{AgentLaunch, secrets};
@@ -159,6 +160,9 @@ pub(super) fn prepare(ground: &Ground, launch: &Launch) -> Result<Ready, SetupFa
     let (protection, unprotected) =
         workspace::protect(ground, config, launch.can_write, &dirs, &mut roots)?;
     let plan = plan(ground, &launch.agent, config, launch.can_write, roots)?;
+    // For `missionctl why`.
+    keep_plan(&dirs.log(), &plan, &config.cwd, &dirs.home())
+        .map_err(failed("keep the plan beside the logs"))?;
     let mut gaps: Vec<_> = plan.gaps.iter().map(ToString::to_string).chain(unprotected).collect();
     let cgroup = match (&plan.cgroup, &ground.cgroups) {
         (Some(limits), Ok(cgroups)) => {

@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 mod compat;
+#[expect(dead_code, reason = "made for other test programs")]
+#[path = "../support/mission.rs"]
+mod mission;
 mod passing;
 #[expect(dead_code, reason = "made for other test programs")]
 #[path = "../support/mod.rs"]

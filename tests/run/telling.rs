@@ -89,3 +89,27 @@ fn a_trace_at_level_1_names_directories() {
     assert_eq!(output.status.code(), Some(1));
     assert!(err.contains(&line), "{err}");
 }
+
+#[test]
+fn an_agents_refusals_are_told_with_the_line_of_its_section() {
+    const NAME: &str = "an_agents_refusals_are_told_with_the_line_of_its_section";
+    if Place::new(NAME).is_none() {
+        return;
+    }
+    let bench = crate::mission::Bench::new(
+        "until = \"stopped\"\nisolation = 2\n[agents.a]\nrole = \"write\"\nrestart = \"never\"\n\
+         command = [\"sh\", \"-c\", \"cat ../secret; echo x >/usr/x; exit 3\"]\n",
+    );
+    std::fs::write(bench.path("secret"), "x").unwrap();
+    let mut daemon = bench.start(&[]);
+    daemon.line(&["a", "ended"]);
+    let (code, out, err) = bench.ctl(&["why", "a"]);
+    assert_eq!(code, 0, "{err}");
+    let secret = bench.path("secret").canonicalize().unwrap();
+    assert!(out.contains("rule: not in the sandbox"), "{out}{err}");
+    assert!(out.contains(&format!("read = [{secret:?}]    to [agents.a]")), "{out}");
+    assert!(out.contains("rule: /usr is read-only"), "{out}");
+    let (_, json, _) = bench.ctl(&["-o", "jsonl", "why", "a"]);
+    assert_eq!(json.lines().count(), 2, "{json}");
+    assert_eq!(bench.ctl(&["why", "nobody"]).0, 3);
+}

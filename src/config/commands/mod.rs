@@ -9,6 +9,7 @@ mod init;
 mod schema;
 mod unit;
 mod validate;
+pub mod why;
 
 use std::io;
 use std::path::PathBuf;

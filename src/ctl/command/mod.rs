@@ -13,4 +13,5 @@ pub(super) mod send;
 pub(super) mod status;
 pub(super) mod tail;
 pub(super) mod task;
+pub(super) mod why;
 pub(super) mod workspace;
