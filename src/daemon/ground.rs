@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::workspace::Guards;
+use super::guards::Guards;
 use crate::config::Mission;
 use crate::config::dirs::Dirs;
 use crate::core::event::Logged;

@@ -33,6 +33,7 @@ mod commit;
 mod detach;
 mod former;
 mod ground;
+mod guards;
 mod jobs;
 mod lanes;
 mod lock;
@@ -42,6 +43,7 @@ mod prepare;
 mod progress;
 mod request;
 mod screen;
+mod setup;
 mod start;
 mod stop;
 mod summary;
@@ -107,7 +109,7 @@ struct Around {
     /// It has been up since this daemon started, whatever became of it.
     was_up: bool,
     /// What protects the trees that it writes.
-    protection: Option<Box<workspace::Protection>>,
+    protection: Option<Box<guards::Protection>>,
 }
 
 /// How far the word is that everything is up.

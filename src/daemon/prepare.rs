@@ -2,7 +2,7 @@
 //! restored checkpoint, secrets, the plan.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::former;
 use super::ground::{Ground, Restore};
-use super::workspace::{self, Protection};
+use super::guards::Protection;
+use super::setup::{failed, refused, write_new};
+use super::workspace;
 use crate::config::commands::why::keep_plan;
 use crate::config::dirs::{AgentDirs, ensure_private};
 use crate::config::launching::{self, TaskDirs};
@@ -85,19 +87,6 @@ struct CheckpointPart<'a> {
     json: Option<Json>,
     files: &'a [FileRef],
     dir: &'a Path,
-}
-
-fn failed(step: impl Into<String>) -> impl FnOnce(io::Error) -> SetupFailure {
-    let step = step.into();
-    move |error| match error.raw_os_error() {
-        Some(errno) => SetupFailure { step, errno },
-        None => SetupFailure { step: format!("{step}: {error}"), errno: 0 },
-    }
-}
-
-pub(super) fn refused(step: &str, error: &dyn std::error::Error) -> SetupFailure {
-    let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-    SetupFailure { step: format!("{step}: {error}{cause}"), errno: 0 }
 }
 
 /// A launch that is ready, or a release.
@@ -260,16 +249,6 @@ impl TaskPlace {
         let (id, epoch, attempt) = (task.id.clone(), task.epoch, task.attempt);
         Ok(TaskPlace { file, checkpoint, handoff, id, epoch, attempt, text })
     }
-}
-
-/// Replaces a file in a directory that only we can write.
-pub(super) fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text)
 }
 
 /// Why a checkpoint can't be restored.

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 
 use super::detach::Detached;
+use super::guards::Guards;
 use super::screen::Screen;
 use super::start::{Parts, ground, open};
-use super::workspace::Guards;
 use super::{Daemon, Event, Sources};
 use crate::bus::{Input, by_hand};
 use crate::config::dirs::Places;

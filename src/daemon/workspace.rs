@@ -1,93 +1,26 @@
-//! What a start protects in the trees that its agent writes, and what is looked at after its end.
+//! What of a mission is to be protected in the trees that an agent writes, and how it gets into the
+//! agent's plan.
 //!
-//! ```text
-//! prepare: search -> placeholders -> plan      ...agent...      end: placeholders go,
-//!          (found repositories are noted)                            later repositories are told
-//! ```
-//!
-//! What to protect is found by [`workspace`](crate::workspace), on a thread that may block; that it is
-//! so is the sandbox's business. Only level 2 can: Landlock, all that level 1 has, knows no "all but".
+//! What there is to protect is found by [`workspace`](crate::workspace), on a thread that may block; that
+//! it is so is the sandbox's business. Only level 2 can: Landlock, all that level 1 has, knows no "all
+//! but".
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ground::Ground;
-use super::prepare::{refused, write_new};
+use super::guards::Protection;
+use super::setup::{refused, write_new};
 use crate::config::dirs::AgentDirs;
 use crate::config::{AgentLaunch, SecretSource, WorkspaceMode};
 use crate::policy::{Level, PrivateTree, Roots};
 use crate::supervise::SetupFailure;
 use crate::workspace::private::{Private, Upper};
-use crate::workspace::{
-    Cleaned, Found, Later, Registry, RegistryError, Scanner, Substitute, User, Wanted, excludes,
-    git_dir_outside, inspect, secure,
-};
-
-/// Alerts about one end of an agent.
-const ALERTS: usize = 10;
+use crate::workspace::{Found, Substitute, Wanted, excludes, git_dir_outside};
 
 /// Programs that run the file they are given.
 const INTERPRETERS: [&str; 12] = [
     "sh", "bash", "dash", "zsh", "python", "python3", "node", "perl", "ruby", "deno", "bun", "env",
 ];
-
-/// Shared by all starts of a mission.
-#[derive(Debug)]
-pub(super) struct Guards {
-    scanner: Scanner,
-    registry: Registry,
-    working: Mutex<Working>,
-    /// There were placeholders at the start that somebody may have used still: the agents of a killed
-    /// daemon live for a second.
-    unclean: AtomicBool,
-}
-
-/// Who writes now, and what is to be moved aside when nobody does.
-#[derive(Debug, Default)]
-struct Working {
-    writers: usize,
-    dangerous: BTreeSet<PathBuf>,
-}
-
-/// From the preparation of a start until what it left was looked at. Dropped before, its placeholders
-/// go all the same.
-#[derive(Debug)]
-pub(super) struct Protection {
-    guards: Arc<Guards>,
-    wanted: Wanted,
-    /// What was there before.
-    repositories: BTreeSet<PathBuf>,
-    user: Option<User>,
-}
-
-impl Guards {
-    /// Also removes what dead daemons of this user left. `state_base` holds the state of all missions.
-    ///
-    /// # Errors
-    /// The records can't be kept.
-    pub(super) fn open(state_base: &Path) -> Result<(Guards, Cleaned), RegistryError> {
-        let registry = Registry::open(state_base)?;
-        let cleaned = registry.clean(None)?;
-        let unclean = AtomicBool::new(!registry.is_empty()?);
-        let scanner = Scanner::default();
-        Ok((Guards { scanner, registry, working: Mutex::default(), unclean }, cleaned))
-    }
-
-    /// Removes what a killed daemon's agent has left, whose lock we hold now.
-    fn catch_up(&self, agent_lock: &Path) -> Result<(), RegistryError> {
-        if self.unclean.load(Ordering::Relaxed) {
-            self.registry.clean(Some(agent_lock))?;
-            self.unclean.store(!self.registry.is_empty()?, Ordering::Relaxed);
-        }
-        Ok(())
-    }
-
-    fn working(&self) -> MutexGuard<'_, Working> {
-        self.working.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Sees to it that everything in an agent's writable trees that is to be protected is known and exists,
 /// and adds it to what the agent gets. Gives also what can't be protected, as sentences.
@@ -118,21 +51,12 @@ pub(super) fn protect(
     if wanted.trees.is_empty() {
         return Ok((None, gaps));
     }
-    // Our caller holds the agent's lock.
-    let (mut found, user) = secure(&guards.scanner, &guards.registry, &wanted, &dirs.lock())
-        .map_err(|error| refused("protect", &error))?;
-    guards.working().writers += 1;
-    // From here on whatever fails lets the placeholders go.
-    let protection = Protection {
-        guards: Arc::clone(guards),
-        wanted,
-        repositories: found.repositories.clone(),
-        user: Some(user),
-    };
+    // Our caller holds the agent's lock. From here on whatever fails lets the placeholders go.
+    let protected = guards.protect(wanted, &dirs.lock());
+    let (protection, mut found) = protected.map_err(|error| refused("protect", &error))?;
     roots.protected.extend(found.protected().map_err(|error| refused("protect", &error))?);
     roots.extra_write.extend(found.outside.iter().cloned());
-    let placeholders = protection.user.as_ref().map(User::places).unwrap_or_default();
-    roots.substitutes = substitutes(&found, placeholders, dirs)?;
+    roots.substitutes = substitutes(&found, protection.placeholders(), dirs)?;
     gaps.append(&mut found.gaps);
     Ok((Some(Box::new(protection)), gaps))
 }
@@ -147,7 +71,7 @@ fn private(
 ) -> Result<Vec<String>, SetupFailure> {
     let workspace = &ground.mission.workspace;
     let real = Wanted { trees: vec![workspace.clone()], ..wanted.clone() };
-    let found = ground.guards.scanner.search(&real, false);
+    let found = ground.guards.search(&real);
     let found = found.map_err(|error| refused("private workspace", &error))?;
     let protected: Vec<PathBuf> = found.places().map(Path::to_owned).collect();
     let begun = Private::at(dirs.private()).begin(workspace, &protected);
@@ -236,91 +160,4 @@ fn files(ground: &Ground) -> Vec<PathBuf> {
     files.sort();
     files.dedup();
     files
-}
-
-impl Protection {
-    /// The agent has ended: removes placeholders that nobody uses any more, and looks for repositories
-    /// that were made meanwhile. Gives what is to be told. Blocks.
-    pub(super) fn end(mut self) -> Vec<String> {
-        let mut alerts = Vec::new();
-        match self.release() {
-            Ok(cleaned) => {
-                alerts.extend(cleaned.left.iter().map(|path| {
-                    format!(
-                        "{} stood in for a missing file and was changed meanwhile: it stays",
-                        path.display()
-                    )
-                }));
-                alerts.extend(cleaned.failed.iter().map(|why| format!("placeholder {why}")));
-            }
-            Err(error) => alerts.push(told(&error)),
-        }
-        match self.guards.scanner.search(&self.wanted, true) {
-            Ok(found) => {
-                let later = found.repositories.difference(&self.repositories).cloned().collect();
-                self.look_at(later, &mut alerts);
-            }
-            Err(error) => alerts.push(told(&error)),
-        }
-        if alerts.len() > ALERTS {
-            let more = alerts.len() - ALERTS;
-            alerts.truncate(ALERTS);
-            alerts.push(format!("{more} more about the workspace"));
-        }
-        alerts
-    }
-
-    /// Tells of repositories made later, and moves aside what could run something, once nobody works
-    /// there.
-    fn look_at(&self, mut later: BTreeSet<PathBuf>, alerts: &mut Vec<String>) {
-        let mut working = self.guards.working();
-        let is_last = working.writers == 0;
-        if is_last {
-            later.append(&mut working.dangerous);
-        }
-        let found = match inspect(&self.wanted, later.iter()) {
-            Ok(found) => found,
-            Err(error) => return alerts.push(format!("repositories made later: {error}")),
-        };
-        for later in found {
-            let Later { path, danger } = &later;
-            let path = path.display();
-            alerts.push(match danger {
-                None => format!("{path} was made by an agent; git would run nothing of it"),
-                Some(why) if !is_last => {
-                    working.dangerous.insert(later.path.clone());
-                    format!("{path} was made by an agent, and {why}: don't run git there")
-                }
-                Some(why) => match later.quarantine(&self.wanted) {
-                    Ok(aside) => format!(
-                        "{path} was made by an agent, and {why}: moved to {} (in it, HEAD to \
-                         HEAD.quarantined)",
-                        aside.display()
-                    ),
-                    Err(error) => format!(
-                        "{path} was made by an agent, and {why}: don't run git there; it can't be \
-                         moved aside: {error}"
-                    ),
-                },
-            });
-        }
-    }
-
-    fn release(&mut self) -> Result<Cleaned, RegistryError> {
-        let Some(user) = self.user.take() else { return Ok(Cleaned::default()) };
-        self.guards.working().writers -= 1;
-        self.guards.registry.release(user)
-    }
-}
-
-impl Drop for Protection {
-    fn drop(&mut self) {
-        // What can't be removed now goes with the next start or end.
-        let _later = self.release();
-    }
-}
-
-fn told(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
-    format!("{error}{cause}")
 }

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use super::beneath::{Kind, Tree, Way};
 use super::found::{Filler, Found, State};
-use super::repository::{Configs, pointed};
+use super::pointer::{Configs, pointed};
 use super::walk::{Mark, Walked};
 
 /// What is searched, and for what.

@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use super::beneath::{Kind, Tree, Way};
 use super::discover::Wanted;
 use super::gitconfig::{self, Effect};
-use super::repository::pointed;
+use super::pointer::pointed;
 
 /// Bytes of configuration that are read; more is reason enough.
 const CONFIG_BYTES: u64 = 1 << 20;

@@ -18,6 +18,7 @@ mod gitconfig;
 mod journal;
 mod later;
 mod placeholder;
+mod pointer;
 pub mod private;
 mod registry;
 mod repository;
@@ -29,8 +30,8 @@ pub use discover::Wanted;
 pub use exclude::{Substitute, excludes};
 pub use found::{Filler, Found, State, TooMany};
 pub use later::{Later, inspect};
+pub use pointer::git_dir_outside;
 pub use registry::{Cleaned, Registry, RegistryError, User};
-pub use repository::git_dir_outside;
 pub use scanner::{Scanner, SearchError};
 pub use secure::{SecureError, secure};
 

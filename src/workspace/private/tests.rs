@@ -1,3 +1,5 @@
+//! An agent's side as overlayfs would write it, without overlayfs: that is for the tests of the kernel.
+
 use std::os::unix::fs::symlink;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Placeholders and their users, in one process; deaths in between are for `tests/workspace`.
+
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;
