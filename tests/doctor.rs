@@ -1,5 +1,7 @@
 //! `missiond doctor` on the machine that the tests run on, whatever that is.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of a test function")]
+
 #[expect(dead_code, reason = "these tests need no process of their own")]
 mod support;
 
