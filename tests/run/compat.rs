@@ -1,6 +1,5 @@
 //! The other half of a sandbox: programs that people use work in it unchanged, with the preset
 //! `coding`.
-#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use std::path::{Path, PathBuf};
 

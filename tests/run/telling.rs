@@ -1,5 +1,4 @@
 //! Why something was refused: hints afterwards, and a trace.
-#![expect(clippy::unwrap_used, reason = "test code outside of a test function")]
 
 use crate::{Place, texts};
 
