@@ -182,6 +182,9 @@ pub(crate) fn a_directory_swapped_for_a_link_during_setup_gives_nothing(_: &str)
     std::fs::write(given.join("key"), "harmless").unwrap();
     std::os::unix::fs::symlink(&secret, &link).unwrap();
     let (name, over) = (given.to_str().unwrap().to_owned(), AtomicBool::new(false));
+    let key = format!("{name}/key");
+    let quiet = stage.run(&["--rw", &name], &["cat", &key]);
+    assert_eq!(quiet.stdout, b"harmless", "{}", String::from_utf8_lossy(&quiet.stderr));
     let (mut harmless, mut refused) = (0, 0);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -191,7 +194,6 @@ pub(crate) fn a_directory_swapped_for_a_link_during_setup_gives_nothing(_: &str)
                 rustix::fs::renameat_with(here, &given, here, &link, exchange).unwrap();
             }
         });
-        let key = format!("{name}/key");
         for _ in 0..ROUNDS {
             let output = stage.run(&["--rw", &name], &["cat", &key]);
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
