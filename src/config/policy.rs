@@ -8,7 +8,7 @@
 //!
 //! A name is a preset, or `NAME.toml` in `$XDG_CONFIG_HOME/missiond/policies`; something with a `/` in it
 //! is a file, relative to the one that names it. Presets come first, so that `coding` means the same
-//! everywhere. What a policy's paths and numbers become for one agent is [`applied`]'s.
+//! everywhere. What a policy's paths and numbers become for one agent is the module `isolation`'s.
 //!
 //! It deliberately doesn't say what a policy means: that is [`crate::policy`]'s.
 
