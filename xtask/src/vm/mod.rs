@@ -2,7 +2,7 @@
 //!
 //! Limits of control groups, a user's service manager, an older kernel and switched-off user namespaces
 //! can't be had on any machine where a test may run. So this boots a Debian under QEMU, from Debian's
-//! packages alone and without hardware support, and runs [`guest`] in it: one line for each case.
+//! packages alone and without hardware support, and runs [`mod@guest`] in it: one line for each case.
 //!
 //! ```text
 //! host   tools --> image (kept by the hash of its recipe) --> payload (a tar) --> QEMU
